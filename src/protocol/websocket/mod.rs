@@ -13,7 +13,10 @@
 mod close;
 mod error;
 mod frame;
+mod mask;
+mod message;
 
 pub use close::{CloseCode, encode_close};
 pub use error::Error;
 pub use frame::{Opcode, encode_frame, frame_head, frame_len};
+pub use message::{Decoder, Limits, Received};

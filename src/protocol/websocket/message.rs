@@ -1,0 +1,732 @@
+//! A client's frames become messages, pings, pongs and a close.
+//!
+//! RFC 6455 5.4 to 5.6, 8.1. Knows nothing of the connection: it is lent what was read, and lends
+//! out of it or out of itself what was received. What happens to a data frame:
+//!
+//! | message under way | whole frame is here | what happens |
+//! | --- | --- | --- |
+//! | no | yes, with FIN | unmasked in place and lent from the input: nothing is kept |
+//! | no | otherwise | a message begins; what is here is gathered |
+//! | yes | either | what is here is gathered; after the last byte of the FIN frame it is lent from here |
+//!
+//! A control frame is small: it waits in the input until it is whole, and may stand between fragments.
+//! Invariant: `gathered` holds bytes of one message, all received, all unmasked; `left` is not 0 only
+//! between two reads inside a frame of that message.
+
+use super::close::decode_close;
+use super::frame::FrameHead;
+use super::mask::unmask;
+use super::{CloseCode, Error, Opcode};
+
+/// What a client sent.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    /// A whole binary message.
+    Binary(&'a [u8]),
+    /// To be answered with a pong of the same payload. Of several, the latest is enough.
+    Ping(&'a [u8]),
+    /// A sign of life.
+    Pong(&'a [u8]),
+    /// To be answered with a close frame. Nothing after it may be decoded (RFC 6455 5.5.1).
+    Close(Option<CloseCode>, &'a str),
+}
+
+/// What one message may cost.
+#[derive(Copy, Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a message over all its fragments. Beyond it, as announced: 1009.
+    pub message_bytes_max: usize,
+    /// Frames of a message. It bounds empty fragments, which no limit of bytes does: 1008.
+    pub fragments_max: u32,
+}
+
+/// Decodes the frames of one client.
+///
+/// It knows something only while a message is incomplete. Whenever it is [`idle`](Decoder::idle),
+/// a new one is as good: an idle connection needs none.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The kind of the message under way.
+    message: Option<Kind>,
+    /// How many frames of it have begun.
+    fragments: u32,
+    /// What came of it. Once complete it is lent, and cleared before the next message.
+    gathered: Vec<u8>,
+    /// How many gathered bytes of a text are known to be whole characters.
+    checked: usize,
+    /// Of its newest frame: payload bytes to come, the mask from there on, whether it is the last.
+    left: usize,
+    mask: [u8; 4],
+    fin: bool,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Binary,
+}
+
+impl Decoder {
+    /// Takes one thing out of the front of `bytes`, and tells how many bytes of it are consumed.
+    ///
+    /// Call it again with what is behind those until it answers `None`, need more: the bytes not
+    /// consumed (never more than 130) belong in front of what is read next. Even then some may be
+    /// consumed: they belong to a message that is not complete.
+    pub fn decode<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        limits: Limits,
+    ) -> Result<(Option<Received<'a>>, usize), Error> {
+        let mut at = 0;
+        // Every turn but the last consumes a fragment.
+        loop {
+            if self.left == 0 {
+                let Some((head, head_len)) = FrameHead::decode(&bytes[at..])? else { return Ok((None, at)) };
+                let start = at + head_len;
+                let here = bytes.len() - start;
+                if head.opcode.is_control() {
+                    let length = head.length as usize;
+                    if length > here {
+                        return Ok((None, at));
+                    }
+                    let payload = &mut bytes[start..start + length];
+                    unmask(payload, head.mask);
+                    return Ok((Some(control(head.opcode, payload)?), start + length));
+                }
+                let (kind, length) = self.admit(&head, limits)?;
+                if self.message.is_none() && head.fin && length <= here {
+                    let payload = &mut bytes[start..start + length];
+                    unmask(payload, head.mask);
+                    return Ok((Some(kind.received(payload)?), start + length));
+                }
+                self.begin(&head, kind, length);
+                at = start;
+            }
+
+            at += self.gather(&mut bytes[at..])?;
+            if self.left > 0 {
+                return Ok((None, at));
+            }
+            if self.fin
+                && let Some(kind) = self.message.take()
+            {
+                return Ok((Some(kind.received(&self.gathered)?), at));
+            }
+        }
+    }
+
+    /// May this data frame come now? If so, the kind of its message and its length.
+    fn admit(&self, head: &FrameHead, limits: Limits) -> Result<(Kind, usize), Error> {
+        // RFC 6455 5.4: the fragments of a message follow each other; only control frames may
+        // come between them.
+        let kind = match (head.opcode, self.message) {
+            (Opcode::Continuation, Some(kind)) => kind,
+            (Opcode::Continuation, None) => return Err(Error::NothingToContinue),
+            (_, Some(_)) => return Err(Error::MessageUnfinished),
+            (Opcode::Text, None) => Kind::Text,
+            (_, None) => Kind::Binary,
+        };
+        // As announced, before a byte of it is taken.
+        let room = limits.message_bytes_max.saturating_sub(self.buffered());
+        let length = usize::try_from(head.length).map_err(|_| Error::MessageTooBig)?;
+        if length > room {
+            return Err(Error::MessageTooBig);
+        }
+        let fragments = if self.idle() { 0 } else { self.fragments };
+        if fragments >= limits.fragments_max {
+            return Err(Error::TooManyFragments);
+        }
+        Ok((kind, length))
+    }
+
+    /// From here on the payload of this frame is gathered.
+    fn begin(&mut self, head: &FrameHead, kind: Kind, length: usize) {
+        if self.idle() {
+            self.message = Some(kind);
+            self.fragments = 0;
+            self.gathered.clear();
+            self.checked = 0;
+        }
+        self.fragments += 1;
+        self.left = length;
+        self.mask = head.mask;
+        self.fin = head.fin;
+    }
+
+    /// Takes what is there of the newest frame's payload, and tells how much that is.
+    fn gather(&mut self, bytes: &mut [u8]) -> Result<usize, Error> {
+        let taken = bytes.len().min(self.left);
+        let part = &mut bytes[..taken];
+        unmask(part, self.mask);
+        self.mask.rotate_left(taken % 4);
+        self.left -= taken;
+        self.gathered.extend_from_slice(part);
+        if self.message == Some(Kind::Text) {
+            self.checked += whole_characters(&self.gathered[self.checked..])?;
+        }
+        Ok(taken)
+    }
+
+    /// Bytes received of an incomplete message.
+    pub fn buffered(&self) -> usize {
+        if self.idle() { 0 } else { self.gathered.len() }
+    }
+
+    /// True if no message is incomplete. The decoder may then be dropped, and with it the memory of
+    /// the last message it gathered.
+    pub fn idle(&self) -> bool {
+        self.message.is_none()
+    }
+}
+
+impl Kind {
+    /// The message with this payload. A text that was gathered is looked at a second time here, at
+    /// the speed of memory; it is also what finds a last character that was cut.
+    fn received(self, payload: &[u8]) -> Result<Received<'_>, Error> {
+        Ok(match self {
+            Kind::Text => Received::Text(str::from_utf8(payload).map_err(|_| Error::NotUtf8)?),
+            Kind::Binary => Received::Binary(payload),
+        })
+    }
+}
+
+/// The control frame with this payload.
+fn control(opcode: Opcode, payload: &[u8]) -> Result<Received<'_>, Error> {
+    Ok(match opcode {
+        Opcode::Ping => Received::Ping(payload),
+        Opcode::Pong => Received::Pong(payload),
+        // Of the opcodes of control frames, close is left.
+        _ => {
+            let (code, reason) = decode_close(payload)?;
+            Received::Close(code, reason)
+        }
+    })
+}
+
+/// The length of the whole characters `text` begins with. Behind them may be the beginning of one
+/// more, as a read or a fragment may end inside a character; a byte that no further bytes could
+/// make valid fails at once (RFC 6455 8.1).
+fn whole_characters(text: &[u8]) -> Result<usize, Error> {
+    match str::from_utf8(text) {
+        Ok(text) => Ok(text.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(_) => Err(Error::NotUtf8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { message_bytes_max: 1000, fragments_max: 5 };
+
+    /// What a stream of bytes decodes to: everything received, as it prints, and the error that ends it.
+    type Outcome = (Vec<String>, Option<Error>);
+
+    /// A masked frame, its first byte given.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload.len() {
+            len @ 0..=125 => bytes.push(0x80 | len as u8),
+            len @ 126..=65_535 => bytes.extend([0xfe, (len >> 8) as u8, len as u8]),
+            len => {
+                bytes.push(0xff);
+                bytes.extend((len as u64).to_be_bytes());
+            }
+        }
+        let mask = [0x37, 0xfa, 0x21, first];
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+        bytes
+    }
+
+    /// Reads the pieces with one decoder, and with a new one whenever it is idle: both say the same.
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]> + Clone, limits: Limits) -> Outcome {
+        let kept = decode_with(pieces.clone(), limits, |_| {});
+        let dropped = decode_with(pieces, limits, |decoder| *decoder = Decoder::default());
+        assert_eq!(kept, dropped);
+        kept
+    }
+
+    /// Reads the pieces as a connection does: what is not consumed stays in front of the next piece.
+    fn decode_with<'a>(
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        limits: Limits,
+        when_idle: impl Fn(&mut Decoder),
+    ) -> Outcome {
+        let mut decoder = Decoder::default();
+        let mut input = Vec::new();
+        let mut out = Vec::new();
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            loop {
+                let (received, consumed) = match decoder.decode(&mut input, limits) {
+                    Ok((received, consumed)) => (received.map(|what| format!("{what:?}")), consumed),
+                    Err(error) => return (out, Some(error)),
+                };
+                input.drain(..consumed);
+                assert!(decoder.buffered() <= limits.message_bytes_max);
+                if decoder.idle() {
+                    assert_eq!(decoder.buffered(), 0);
+                    when_idle(&mut decoder);
+                }
+                match received {
+                    Some(received) => out.push(received),
+                    None => break,
+                }
+            }
+            assert!(input.len() <= 130, "{} bytes left in the input", input.len());
+        }
+        (out, None)
+    }
+
+    /// Whole, byte by byte, and cut in two at every place.
+    fn decodes_to(bytes: &[u8], limits: Limits, want: &Outcome) {
+        assert_eq!(&decode([bytes], limits), want, "whole: {bytes:02x?}");
+        assert_eq!(&decode(bytes.chunks(1), limits), want, "byte by byte: {bytes:02x?}");
+        for cut in 0..=bytes.len() {
+            let (front, back) = bytes.split_at(cut);
+            assert_eq!(&decode([front, back], limits), want, "cut at {cut}: {bytes:02x?}");
+        }
+    }
+
+    fn expect(frames: &[Vec<u8>], received: &[Received<'_>], error: Option<Error>) {
+        let received = received.iter().map(|what| format!("{what:?}")).collect();
+        decodes_to(&frames.concat(), LIMITS, &(received, error));
+    }
+
+    #[test]
+    fn whole_messages_and_control_frames() {
+        use Received::{Binary, Close, Ping, Pong, Text};
+        let long = "é".repeat(200);
+        expect(
+            &[
+                frame(0x81, b"Hello"),
+                frame(0x81, b""),
+                frame(0x82, b"\x00\xff"),
+                frame(0x82, b""),
+                frame(0x81, long.as_bytes()),
+                frame(0x89, b""),
+                frame(0x89, &[7; 125]),
+                frame(0x8a, b"pong"),
+                frame(0x88, b""),
+                frame(0x88, b"\x03\xe8bye"),
+            ],
+            &[
+                Text("Hello"),
+                Text(""),
+                Binary(b"\x00\xff"),
+                Binary(b""),
+                Text(&long),
+                Ping(b""),
+                Ping(&[7; 125]),
+                Pong(b"pong"),
+                Close(None, ""),
+                Close(Some(CloseCode::NORMAL), "bye"),
+            ],
+            None,
+        );
+    }
+
+    #[test]
+    fn fragments() {
+        use Received::{Binary, Ping, Pong, Text};
+        expect(&[frame(0x01, b"Hel"), frame(0x80, b"lo")], &[Text("Hello")], None);
+        expect(&[frame(0x02, b""), frame(0x00, b""), frame(0x80, b"")], &[Binary(b"")], None);
+        expect(&[frame(0x02, b"\xff"), frame(0x80, b"\xfe")], &[Binary(b"\xff\xfe")], None);
+        // Characters cut between fragments: e2 82 ac is the euro.
+        expect(
+            &[frame(0x01, b"\xe2"), frame(0x00, b""), frame(0x00, b"\x82"), frame(0x80, b"\xac!")],
+            &[Text("€!")],
+            None,
+        );
+        // Control frames between fragments come at once.
+        expect(
+            &[
+                frame(0x01, b"a"),
+                frame(0x89, b"1"),
+                frame(0x00, b"b"),
+                frame(0x8a, b"2"),
+                frame(0x80, b"c"),
+                frame(0x81, b"d"),
+            ],
+            &[Ping(b"1"), Pong(b"2"), Text("abc"), Text("d")],
+            None,
+        );
+        expect(&[frame(0x01, b"a"), frame(0x88, b"")], &[Received::Close(None, "")], None);
+    }
+
+    #[test]
+    fn frames_out_of_place() {
+        use Received::{Ping, Text};
+        expect(&[frame(0x80, b"a")], &[], Some(Error::NothingToContinue));
+        expect(&[frame(0x00, b"a")], &[], Some(Error::NothingToContinue));
+        expect(&[frame(0x81, b"a"), frame(0x80, b"b")], &[Text("a")], Some(Error::NothingToContinue));
+        expect(
+            &[frame(0x01, b"a"), frame(0x80, b"b"), frame(0x80, b"c")],
+            &[Text("ab")],
+            Some(Error::NothingToContinue),
+        );
+        expect(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(Error::MessageUnfinished));
+        expect(&[frame(0x02, b"a"), frame(0x89, b""), frame(0x02, b"b")], &[Ping(b"")], Some(Error::MessageUnfinished));
+        expect(&[frame(0x81, b"a"), vec![0xc1]], &[Text("a")], Some(Error::ReservedBits));
+        expect(&[frame(0x01, b"a"), vec![0x80, 0x01]], &[], Some(Error::NotMasked));
+    }
+
+    #[test]
+    fn bad_close_frames() {
+        for (payload, error) in [
+            (&b"\x03"[..], Error::CloseCodeCut),
+            (b"\x03\xed", Error::CloseCodeInvalid),
+            (b"\x03\xe8\xff", Error::NotUtf8),
+        ] {
+            expect(&[frame(0x88, payload)], &[], Some(error));
+        }
+    }
+
+    #[test]
+    fn a_message_is_too_big_as_soon_as_it_is_announced() {
+        let most = [b'x'; 1000];
+        let whole = Received::Binary(&most);
+        expect(&[frame(0x82, &most)], &[whole], None);
+        expect(&[frame(0x02, &most[..999]), frame(0x80, b"x")], &[whole], None);
+        // Of the payload not a byte is there.
+        let head = |first, len: usize| frame(first, &vec![b'x'; len])[..8].to_vec();
+        expect(&[head(0x82, 1001)], &[], Some(Error::MessageTooBig));
+        expect(&[head(0x02, 1001)], &[], Some(Error::MessageTooBig));
+        expect(&[frame(0x02, &most[..999]), frame(0x80, b"xx")[..6].to_vec()], &[], Some(Error::MessageTooBig));
+        // A length that does not fit into 32 bits.
+        let huge = b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04";
+        expect(&[huge.to_vec()], &[], Some(Error::MessageTooBig));
+    }
+
+    #[test]
+    fn fragments_are_counted_empty_ones_too() {
+        let mut frames = vec![frame(0x02, b"")];
+        frames.extend(vec![frame(0x00, b""); 3]);
+        expect(&[frames.concat(), frame(0x80, b"x")], &[Received::Binary(b"x")], None);
+        expect(&[frames.concat(), frame(0x00, b""), frame(0x80, b"x")], &[], Some(Error::TooManyFragments));
+        // Each message has its own count, and control frames do not count.
+        frames.extend(vec![frame(0x89, b""); 9]);
+        frames.push(frame(0x80, b""));
+        frames.push(frame(0x02, b""));
+        frames.push(frame(0x80, b""));
+        let mut want = vec![Received::Ping(b""); 9];
+        want.extend([Received::Binary(b""); 2]);
+        expect(&frames, &want, None);
+    }
+
+    #[test]
+    fn text_fails_at_the_first_byte_that_cannot_be_utf8() {
+        for (text, good) in [
+            (&b"\xff"[..], 0),
+            (b"abc\x80", 3),
+            (b"\xc0\x80", 0),
+            (b"\xe0\x9f\xbf", 1),
+            (b"\xed\xa0\x80", 1),
+            (b"\xf0\x8f\xbf\xbf", 1),
+            (b"\xf4\x90\x80\x80", 1),
+            (b"\xf5\x80", 0),
+            (b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited", 12),
+            (b"\xe2\x82x", 2),
+        ] {
+            // The payload of one frame, a byte at a time.
+            let bytes = frame(0x81, &[text, b" and more"].concat());
+            assert_eq!(decode(bytes[..6 + good].chunks(1), LIMITS), (vec![], None), "{text:02x?}");
+            assert_eq!(decode(bytes[..7 + good].chunks(1), LIMITS), (vec![], Some(Error::NotUtf8)), "{text:02x?}");
+            // In the first of several frames, whole: the end of the message is not waited for.
+            expect(&[frame(0x01, text)], &[], Some(Error::NotUtf8));
+            // Each byte in a fragment of its own.
+            let limits = Limits { fragments_max: 100, ..LIMITS };
+            let mut bytes = frame(0x01, b"");
+            for &byte in text {
+                bytes.extend(frame(0x00, &[byte]));
+            }
+            assert_eq!(decode([&bytes[..6 + 7 * good]], limits), (vec![], None), "{text:02x?}");
+            assert_eq!(decode([&bytes[..13 + 7 * good]], limits), (vec![], Some(Error::NotUtf8)), "{text:02x?}");
+        }
+    }
+
+    #[test]
+    fn text_that_ends_inside_a_character_fails_at_its_end() {
+        for text in [&b"\xc3"[..], b"ab\xe2\x82", b"\xf0\x9f\x98"] {
+            expect(&[frame(0x81, text)], &[], Some(Error::NotUtf8));
+            expect(&[frame(0x01, text), frame(0x80, b"")], &[], Some(Error::NotUtf8));
+            expect(&[frame(0x01, text)], &[], None);
+        }
+    }
+
+    #[test]
+    fn the_utf8_check_fails_exactly_when_nothing_could_follow() {
+        let agree = |text: &[u8]| {
+            assert_eq!(whole_characters(text).is_ok(), could_become_text(text), "{text:02x?}");
+            if let Ok(len) = whole_characters(text) {
+                assert!(str::from_utf8(&text[..len]).is_ok() && text.len() - len <= 3, "{text:02x?}");
+            }
+        };
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                agree(&[first, second]);
+            }
+        }
+        let edges = *b"a\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xe0\xed\xef\xf0\xf4\xf5";
+        for a in edges {
+            for b in edges {
+                for c in edges {
+                    agree(&[a, b, c]);
+                    for d in edges {
+                        agree(&[a, b, c, d]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_is_lent_from_the_input_and_nothing_is_kept() {
+        let mut bytes = Vec::new();
+        for _ in 0..1000 {
+            bytes.extend(frame(0x89, b""));
+            bytes.extend(frame(0x82, &[1; 200]));
+            bytes.extend(frame(0x81, b"tick"));
+        }
+        let place = bytes.as_ptr_range();
+        let mut decoder = Decoder::default();
+        let mut at = 0;
+        for _ in 0..1000 {
+            for _ in 0..3 {
+                let (received, consumed) = decoder.decode(&mut bytes[at..], LIMITS).unwrap();
+                let payload = match received.unwrap() {
+                    Received::Text(text) => text.as_bytes(),
+                    Received::Binary(payload) | Received::Ping(payload) => payload,
+                    other => panic!("{other:?}"),
+                };
+                assert!(place.contains(&payload.as_ptr()) || payload.is_empty());
+                at += consumed;
+            }
+        }
+        assert_eq!(at, bytes.len());
+        assert_eq!(decoder.gathered.capacity(), 0);
+    }
+
+    #[test]
+    fn memory_follows_what_was_received() {
+        let limits = Limits { message_bytes_max: 1 << 40, fragments_max: 5 };
+        let mut decoder = Decoder::default();
+        // One GiB is announced.
+        let mut head = *b"\x82\xff\x00\x00\x00\x00\x40\x00\x00\x00\x01\x02\x03\x04";
+        assert_eq!(decoder.decode(&mut head, limits), Ok((None, 14)));
+        assert_eq!((decoder.gathered.capacity(), decoder.idle()), (0, false));
+        for received in 1..=10_000 {
+            assert_eq!(decoder.decode(&mut [0], limits), Ok((None, 1)));
+            assert_eq!(decoder.buffered(), received);
+            assert!(decoder.gathered.capacity() <= (2 * received).max(8));
+        }
+    }
+
+    /// Tries what could follow: the second bytes that E0, F0 and all others need, and a tail.
+    fn could_become_text(text: &[u8]) -> bool {
+        let may_follow = [b"\x80\x80\x80", b"\x90\x80\x80", b"\xa0\x80\x80"];
+        (0..=3).any(|len| may_follow.iter().any(|bytes| str::from_utf8(&[text, &bytes[..len]].concat()).is_ok()))
+    }
+
+    /// The same as `decode` in the simplest way: one byte after the other, everything copied,
+    /// every text checked from its start.
+    fn decode_naively(stream: &[u8], limits: Limits) -> Outcome {
+        let mut out = Vec::new();
+        let error = naive_frames(&mut stream.iter().copied(), limits, &mut out).err();
+        (out, error)
+    }
+
+    fn naive_frames(bytes: &mut impl Iterator<Item = u8>, limits: Limits, out: &mut Vec<String>) -> Result<(), Error> {
+        // The next byte, or the end.
+        macro_rules! next {
+            () => {
+                match bytes.next() {
+                    Some(byte) => byte,
+                    None => return Ok(()),
+                }
+            };
+        }
+        let mut message: Option<(u8, Vec<u8>)> = None;
+        let mut fragments = 0;
+        loop {
+            let first = next!();
+            let opcode = first % 16;
+            let fin = first >= 128;
+            if first % 128 / 16 != 0 {
+                return Err(Error::ReservedBits);
+            }
+            if ![0, 1, 2, 8, 9, 10].contains(&opcode) {
+                return Err(Error::ReservedOpcode);
+            }
+            if opcode >= 8 && !fin {
+                return Err(Error::ControlFragmented);
+            }
+            let second = next!();
+            if second < 128 {
+                return Err(Error::NotMasked);
+            }
+            let mut len = u128::from(second - 128);
+            if opcode >= 8 && len > 125 {
+                return Err(Error::ControlTooLong);
+            }
+            let (more, least) =
+                [(2, 126), (8, 65_536)].get((len as usize).wrapping_sub(126)).copied().unwrap_or((0, 0));
+            if more > 0 {
+                len = 0;
+                for _ in 0..more {
+                    len = len * 256 + u128::from(next!());
+                }
+            }
+            if len < least {
+                return Err(Error::LengthNotMinimal);
+            }
+            if len >= 1 << 63 {
+                return Err(Error::LengthNegative);
+            }
+            let mask = [next!(), next!(), next!(), next!()];
+            if opcode >= 8 {
+                let payload: Vec<u8> =
+                    bytes.take(len as usize).zip(mask.into_iter().cycle()).map(|(a, b)| a ^ b).collect();
+                if payload.len() < len as usize {
+                    return Ok(());
+                }
+                let received = match opcode {
+                    9 => Received::Ping(&payload),
+                    10 => Received::Pong(&payload),
+                    _ => decode_close(&payload).map(|(code, reason)| Received::Close(code, reason))?,
+                };
+                out.push(format!("{received:?}"));
+                continue;
+            }
+            let (kind, mut payload) = match (opcode, message.take()) {
+                (0, None) => return Err(Error::NothingToContinue),
+                (0, Some(message)) => message,
+                (_, Some(_)) => return Err(Error::MessageUnfinished),
+                (kind, None) => {
+                    fragments = 0;
+                    (kind, Vec::new())
+                }
+            };
+            let end = payload.len() as u128 + len;
+            if end > limits.message_bytes_max as u128 {
+                return Err(Error::MessageTooBig);
+            }
+            fragments += 1;
+            if fragments > limits.fragments_max {
+                return Err(Error::TooManyFragments);
+            }
+            payload.extend(bytes.take(len as usize).zip(mask.into_iter().cycle()).map(|(a, b)| a ^ b));
+            if kind == 1 && !could_become_text(&payload) {
+                return Err(Error::NotUtf8);
+            }
+            if (payload.len() as u128) < end {
+                return Ok(());
+            }
+            if !fin {
+                message = Some((kind, payload));
+            } else if kind == 2 {
+                out.push(format!("{:?}", Received::Binary(&payload)));
+            } else {
+                let text = str::from_utf8(&payload).map_err(|_| Error::NotUtf8)?;
+                out.push(format!("{:?}", Received::Text(text)));
+            }
+        }
+    }
+
+    /// Marsaglia's xorshift64.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % bound as u64) as usize
+        }
+    }
+
+    /// A few frames, mostly right, sometimes with one byte changed or the end cut off.
+    fn random_stream(random: &mut Random) -> Vec<u8> {
+        let text = "tick κόσμε € \u{1f600} ".repeat(200);
+        let text = text.as_bytes();
+        let mut bytes = Vec::new();
+        let mut at = 0;
+        let mut open = false;
+        for _ in 0..1 + random.below(8) {
+            let fin = random.below(2) as u8 * 0x80;
+            let opcode = match (random.below(12), open) {
+                (0..3, _) => 8 + random.below(3) as u8,
+                (3, _) => random.below(3) as u8,
+                (_, true) => 0,
+                (_, false) => 1 + random.below(2) as u8,
+            };
+            if opcode < 8 {
+                open = fin == 0;
+            }
+            let len = [0, 1, 2, 3, 5, 8, 125, 126, 300, 600][random.below(if opcode < 8 { 10 } else { 7 })];
+            match opcode {
+                8 => bytes.extend(frame(0x88, [&b""[..], b"\x03\xe8", b"\x0f\xa8lost", b"\x03\xee"][random.below(4)])),
+                9.. => bytes.extend(frame(0x80 | opcode, &text[..len])),
+                // The text of a message goes on where its last fragment ended, perhaps in a character.
+                _ => {
+                    let from = if opcode == 0 { at } else { 0 };
+                    at = from + len;
+                    bytes.extend(frame(fin | opcode, &text[from..at]));
+                }
+            }
+        }
+        match random.below(4) {
+            0 => {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            1 => bytes.truncate(random.below(bytes.len())),
+            _ => {}
+        }
+        bytes
+    }
+
+    #[test]
+    fn random_streams_in_random_pieces_decode_as_naively() {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut messages = 0;
+        let mut errors = std::collections::BTreeSet::new();
+        for round in 0..3000 {
+            let bytes = random_stream(&mut random);
+            let want = decode_naively(&bytes, LIMITS);
+            messages += want.0.len();
+            errors.extend(want.1.map(|error| format!("{error:?}")));
+            for longest in [1, 7, 100, usize::MAX] {
+                let mut pieces = Vec::new();
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (piece, more) = rest.split_at(1 + random.below(longest.min(rest.len())));
+                    pieces.push(piece);
+                    rest = more;
+                }
+                assert_eq!(decode(pieces.iter().copied(), LIMITS), want, "round {round}, {pieces:02x?}");
+            }
+        }
+        // The streams are neither all good nor all bad.
+        assert!(messages > 3000, "{messages} messages");
+        assert!(errors.len() >= 10, "{errors:?}");
+    }
+
+    #[test]
+    fn noise_never_panics_and_decodes_as_naively() {
+        let mut random = Random(1);
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
+            // Most noise ends at its first byte; so half of it gets the beginning of a frame.
+            let start = [0x82, 0x80 | random.below(128) as u8];
+            let bytes = [&start[..2 * random.below(2)], &bytes].concat();
+            let want = decode_naively(&bytes, LIMITS);
+            assert_eq!(decode([&bytes[..]], LIMITS), want, "{bytes:02x?}");
+            assert_eq!(decode(bytes.chunks(1), LIMITS), want, "{bytes:02x?}");
+        }
+    }
+}
