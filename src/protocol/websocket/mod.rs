@@ -1,3 +1,4 @@
+//! WebSocket, RFC 6455, the server's side: the handshake, a client's frames in, our frames out.
 //!
 //! Knows nothing of sockets, time or what a message means. It never answers by itself: pings and
 //! closes are handed out, and after an [`Error`] the caller sends its `close_code()` and decodes
@@ -13,10 +14,12 @@
 mod close;
 mod error;
 mod frame;
+mod handshake;
 mod mask;
 mod message;
 
 pub use close::{CloseCode, encode_close};
 pub use error::Error;
 pub use frame::{Opcode, encode_frame, frame_head, frame_len};
+pub use handshake::{Handshake, HandshakeError, Subprotocol, accept_handshake, write_handshake_answer};
 pub use message::{Decoder, Limits, Received};
