@@ -10,8 +10,10 @@
 //! Open beside it: RFC 9112 (syntax and framing), RFC 9110 (fields), RFC 3986 (targets).
 
 mod error;
+mod uri;
 
 pub use error::Error;
+pub use uri::{Authority, BadPercent, decode_authority, percent_decode, percent_encode_header, query_pairs};
 
 /// RFC 9110 5.6.2: the bytes of a token, which methods and field names are.
 fn is_token_byte(byte: u8) -> bool {

@@ -1,0 +1,218 @@
+//! The parts of a request target: authorities, percent-encoding, queries.
+//!
+//! Knows nothing of what a path or a parameter means. Invariant: what is decoded is never decoded
+//! again; what is malformed is refused and never repaired. RFC 3986 2.1, 3.2; WHATWG URL 5.1 for
+//! the query form.
+
+use core::net::Ipv6Addr;
+use std::borrow::Cow;
+
+/// A host and perhaps a port, as in `Host` and in `http://` targets.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// The name or address as sent, IPv6 with its brackets; never empty, ASCII.
+    pub host: &'a str,
+    /// The port, if a number was given.
+    pub port: Option<u16>,
+}
+
+/// Reads `uri-host [ ":" port ]` (RFC 9110 7.2). `None` if it is not exactly that; an empty host
+/// neither (RFC 9110 4.2.1: "a recipient that processes such a URI reference MUST reject it").
+pub fn decode_authority(text: &str) -> Option<Authority<'_>> {
+    // The only colons outside of brackets are the port's.
+    let host_end = match text.find(']') {
+        Some(bracket) => bracket + 1,
+        None => text.find(':').unwrap_or(text.len()),
+    };
+    let (host, rest) = text.split_at(host_end);
+    let host_is_valid = match host.strip_prefix('[') {
+        Some(literal) => literal.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && is_reg_name(host.as_bytes()),
+    };
+    let port = match rest.strip_prefix(':') {
+        None if rest.is_empty() => None,
+        // RFC 3986 3.2.3: `port = *DIGIT`, so it may be empty, and then it is as if it were absent.
+        Some("") => None,
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => Some(digits.parse().ok()?),
+        _ => return None,
+    };
+    host_is_valid.then_some(Authority { host, port })
+}
+
+/// RFC 3986 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`. An IPv4 address is one.
+fn is_reg_name(name: &[u8]) -> bool {
+    name.iter().all(|&byte| is_unreserved(byte) || b"%!$&'()*+,;=".contains(&byte))
+        && percent_decode(name, false).is_some()
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// A `%` that is not followed by two hex digits.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct BadPercent;
+
+/// Replaces each `%` and two hex digits by their byte and, in a query, each `+` by a space.
+/// `None`: a `%` without two hex digits.
+pub fn percent_decode(text: &[u8], plus_is_space: bool) -> Option<Cow<'_, [u8]>> {
+    let is_plain = |&byte: &u8| byte != b'%' && !(plus_is_space && byte == b'+');
+    if text.iter().all(is_plain) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(*rest.next()?)? << 4 | hex_digit(*rest.next()?)?,
+            b'+' if plus_is_space => b' ',
+            _ => byte,
+        });
+    }
+    Some(Cow::Owned(decoded))
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// Appends `bytes` so that any header can carry them and `decodeURIComponent` restores them:
+/// all but RFC 3986's unreserved bytes as `%` and two upper-case hex digits.
+pub fn percent_encode_header(out: &mut Vec<u8>, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if is_unreserved(byte) {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// A decoded name and its value.
+pub type QueryPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+/// The `name=value` pairs of a query, decoded, in the order sent; a name alone has an empty value,
+/// and nothing between two `&` is no pair.
+pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<QueryPair<'_>, BadPercent>> {
+    query.as_bytes().split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let equals = pair.iter().position(|&byte| byte == b'=');
+        let (name, value) = match equals {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &b""[..]),
+        };
+        let decode = |text| percent_decode(text, true).ok_or(BadPercent);
+        Ok((decode(name)?, decode(value)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities() {
+        for (text, host, port) in [
+            ("localhost", "localhost", None),
+            ("localhost:8080", "localhost", Some(8080)),
+            ("localhost:", "localhost", None),
+            ("127.0.0.1:0", "127.0.0.1", Some(0)),
+            ("example.org:65535", "example.org", Some(65535)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]", Some(80)),
+            ("a%2Db_c~!$&'()*+,;=", "a%2Db_c~!$&'()*+,;=", None),
+        ] {
+            assert_eq!(decode_authority(text), Some(Authority { host, port }), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "a:b",
+            "a:80:80",
+            "a:+80",
+            "a:-1",
+            "a: 80",
+            "a:99999",
+            "a:65536",
+            "a b",
+            "a/b",
+            "user@a",
+            "user:secret@a",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a%2",
+            "a%zz",
+            "a<b>",
+            "a\"",
+            "é",
+            "[::1",
+            "::1",
+            "[::1]80",
+            "[]",
+            "[localhost]",
+            "[127.0.0.1]",
+            "[fe80::1%25eth0]",
+            "[v1.a]",
+            "[[::1]]",
+            "a[::1]",
+            "]",
+            "[::1]]",
+            "a,b:80:",
+            "a\t",
+            "http://a",
+        ] {
+            assert_eq!(decode_authority(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn percent_decoding() {
+        for (text, plain, form) in [
+            (&b""[..], Some(&b""[..]), Some(&b""[..])),
+            (b"news", Some(b"news"), Some(b"news")),
+            (b"a+b", Some(b"a+b"), Some(b"a b")),
+            (b"a%2Bb%2b", Some(b"a+b+"), Some(b"a+b+")),
+            (b"%00%fF%Ff", Some(b"\x00\xff\xff"), Some(b"\x00\xff\xff")),
+            (b"%2525", Some(b"%25"), Some(b"%25")),
+            (b"%", None, None),
+            (b"a%2", None, None),
+            (b"%zz", None, None),
+            (b"%+1", None, None),
+            (b"%1%41", None, None),
+        ] {
+            let show = text.escape_ascii().to_string();
+            assert_eq!(percent_decode(text, false).as_deref(), plain, "{show}");
+            assert_eq!(percent_decode(text, true).as_deref(), form, "{show}");
+        }
+    }
+
+    #[test]
+    fn percent_encoding_restores_every_byte() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut encoded = Vec::new();
+        percent_encode_header(&mut encoded, &bytes);
+        assert!(encoded.iter().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(percent_decode(&encoded, true).as_deref(), Some(&bytes[..]));
+        let mut encoded = Vec::new();
+        percent_encode_header(&mut encoded, "a-Z_0.9~ é%\r\n".as_bytes());
+        assert_eq!(encoded.escape_ascii().to_string(), "a-Z_0.9~%20%C3%A9%25%0D%0A");
+    }
+
+    #[test]
+    fn queries() {
+        let pairs = |query| -> Vec<_> {
+            query_pairs(query)
+                .map(|pair| pair.map(|(name, value)| format!("{}|{}", name.escape_ascii(), value.escape_ascii())))
+                .collect()
+        };
+        let ok = |text: &str| Ok(text.to_string());
+        assert_eq!(pairs(""), []);
+        assert_eq!(pairs("after=1766-42&wait=0"), [ok("after|1766-42"), ok("wait|0")]);
+        assert_eq!(pairs("a&b=&=c&&"), [ok("a|"), ok("b|"), ok("|c")]);
+        assert_eq!(pairs("a=b=c&a=1"), [ok("a|b=c"), ok("a|1")]);
+        assert_eq!(pairs("%61=%3D%26&a+b=c+d"), [ok("a|=&"), ok("a b|c d")]);
+        assert_eq!(pairs("a=%&b%=c&d=e"), [Err(BadPercent), Err(BadPercent), ok("d|e")]);
+    }
+}
