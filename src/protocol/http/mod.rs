@@ -10,9 +10,11 @@
 //! Open beside it: RFC 9112 (syntax and framing), RFC 9110 (fields), RFC 3986 (targets).
 
 mod error;
+mod head;
 mod uri;
 
 pub use error::Error;
+pub use head::{BodyLength, HEADERS_MAX, Headers, Method, NO_HEADERS, RequestHead, Version, decode_head, head_end};
 pub use uri::{Authority, BadPercent, decode_authority, percent_decode, percent_encode_header, query_pairs};
 
 /// RFC 9110 5.6.2: the bytes of a token, which methods and field names are.
