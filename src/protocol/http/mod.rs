@@ -9,10 +9,12 @@
 //!
 //! Open beside it: RFC 9112 (syntax and framing), RFC 9110 (fields), RFC 3986 (targets).
 
+mod chunked;
 mod error;
 mod head;
 mod uri;
 
+pub use chunked::{CHUNK_OVERHEAD_MAX, ChunkedDecoder};
 pub use error::Error;
 pub use head::{BodyLength, HEADERS_MAX, Headers, Method, NO_HEADERS, RequestHead, Version, decode_head, head_end};
 pub use uri::{Authority, BadPercent, decode_authority, percent_decode, percent_encode_header, query_pairs};
