@@ -1,0 +1,248 @@
+//! Heads of responses, and the date in them.
+//!
+//! Appends to the caller's buffer; knows nothing of bodies, requests or which header belongs where.
+//! Invariant: whatever is put in, a head has exactly the lines that were written, because no
+//! control byte gets into one. RFC 9112 4, RFC 9110 5.5, 5.6.7, 6.6.1.
+
+use std::fmt;
+use std::io::Write;
+
+use super::is_token_byte;
+
+/// The interim answer to `Expect: 100-continue`, whole.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Starts a head: status line and `Date`. Then any number of [`header`], then [`finish_head`].
+pub fn start_response(out: &mut Vec<u8>, status: u16, date: &Date) {
+    debug_assert!((100..600).contains(&status), "{status} is no status");
+    // A Vec takes any write.
+    let _ = write!(out, "HTTP/1.1 {status:03} {}\r\n", reason(status));
+    header(out, "Date", date.as_bytes());
+}
+
+/// Appends a header line. A control byte in `value` is our own mistake: a panic in debug builds,
+/// otherwise a `?`, so that no value can ever end the line.
+pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    debug_assert!(!name.is_empty() && name.bytes().all(is_token_byte), "{name:?} is no field name");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    let start = out.len();
+    out.extend_from_slice(value);
+    finish_line(out, start);
+}
+
+/// Appends a header line whose value is a number, a cursor, or made with `format_args!`.
+pub fn header_display(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
+    debug_assert!(!name.is_empty() && name.bytes().all(is_token_byte), "{name:?} is no field name");
+    let _ = write!(out, "{name}: ");
+    let start = out.len();
+    let _ = write!(out, "{value}");
+    finish_line(out, start);
+}
+
+fn finish_line(out: &mut Vec<u8>, value_start: usize) {
+    for byte in &mut out[value_start..] {
+        if byte.is_ascii_control() {
+            debug_assert!(false, "a control byte in a header value");
+            *byte = b'?';
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ends the head.
+pub fn finish_head(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The reason phrase of RFC 9110 15 for people; empty, which is allowed, for a status unknown here.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// An IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Date([u8; 29]);
+
+impl Date {
+    /// The date of this moment, in Unix milliseconds. The form ends with the year 9999, and there
+    /// the date stays.
+    pub fn from_unix_ms(unix_ms: u64) -> Date {
+        const WEEKDAYS: &[u8; 21] = b"ThuFriSatSunMonTueWed"; // 1 January 1970 was a Thursday
+        const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+        const LAST_SECOND: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
+
+        let seconds = (unix_ms / 1000).min(LAST_SECOND);
+        let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil_date(days);
+        let weekday = (days % 7) as usize;
+
+        let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+        text[0..3].copy_from_slice(&WEEKDAYS[3 * weekday..][..3]);
+        write_two_digits(&mut text[5..7], day);
+        text[8..11].copy_from_slice(&MONTHS[3 * (month as usize - 1)..][..3]);
+        write_two_digits(&mut text[12..14], year / 100);
+        write_two_digits(&mut text[14..16], year % 100);
+        write_two_digits(&mut text[17..19], second_of_day / 3600);
+        write_two_digits(&mut text[20..22], second_of_day / 60 % 60);
+        write_two_digits(&mut text[23..25], second_of_day % 60);
+        Date(text)
+    }
+
+    /// The text, as it goes into the header.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Year, month (1 to 12) and day (1 to 31) of a day counted from 1 January 1970.
+///
+/// Years here begin in March, so that the leap day is the last one, and repeat every 400 years
+/// (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
+fn civil_date(days_since_1970: u64) -> (u64, u64, u64) {
+    const DAYS_PER_400_YEARS: u64 = 146_097;
+    const MARCH_OF_YEAR_0_TO_1970: u64 = 719_468;
+    let days = days_since_1970 + MARCH_OF_YEAR_0_TO_1970;
+    let (era, day_of_era) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_since_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
+    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+fn write_two_digits(out: &mut [u8], number: u64) {
+    out[0] = b'0' + (number / 10) as u8;
+    out[1] = b'0' + (number % 10) as u8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn a_head() {
+        let mut out = Vec::new();
+        start_response(&mut out, 200, &Date::from_unix_ms(784_111_777_000));
+        header(&mut out, "Content-Type", b"application/json");
+        header_display(&mut out, "Content-Length", 2);
+        finish_head(&mut out);
+        let want = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\n\
+                    Content-Length: 2\r\n\r\n";
+        assert_eq!(out.escape_ascii().to_string(), want.as_bytes().escape_ascii().to_string());
+    }
+
+    #[test]
+    fn an_unknown_status_keeps_its_space() {
+        let mut out = Vec::new();
+        start_response(&mut out, 299, &Date::from_unix_ms(0));
+        assert!(out.starts_with(b"HTTP/1.1 299 \r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
+    }
+
+    #[test]
+    fn no_value_ends_its_line() {
+        for evil in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "\0", "\x7f", "\t"] {
+            for write in [(|out, value| header(out, "X", value.as_bytes())) as fn(&mut Vec<u8>, &str), |out, value| {
+                header_display(out, "X", value)
+            }] {
+                let mut out = Vec::new();
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(&mut out, evil)));
+                if cfg!(debug_assertions) {
+                    assert!(result.is_err(), "{evil:?} is our own mistake");
+                } else {
+                    let controls = out.iter().filter(|byte| byte.is_ascii_control()).count();
+                    assert_eq!((controls, out.ends_with(b"\r\n")), (2, true), "{evil:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_has_a_reason() {
+        for code in Code::ALL {
+            assert_ne!(reason(code.status()), "", "{code:?}");
+        }
+    }
+
+    #[test]
+    fn dates() {
+        for (seconds, want) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), // RFC 9110 5.6.7
+            (951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"),
+            (1_709_164_800, "Thu, 29 Feb 2024 00:00:00 GMT"),
+            (1_767_225_599, "Wed, 31 Dec 2025 23:59:59 GMT"),
+            (1_767_225_600, "Thu, 01 Jan 2026 00:00:00 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+            (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (253_402_300_800, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            let date = Date::from_unix_ms(seconds * 1000 + 999);
+            assert_eq!(std::str::from_utf8(date.as_bytes()), Ok(want));
+        }
+        assert_eq!(Date::from_unix_ms(u64::MAX), Date::from_unix_ms(253_402_300_799_000));
+    }
+
+    /// Against a calendar that counts day by day.
+    #[test]
+    fn every_day_of_four_centuries() {
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for days in 0..146_097 {
+            assert_eq!(civil_date(days), (year, month, day));
+            let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let length = match month {
+                2 if is_leap => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            day += 1;
+            if day > length {
+                (month, day) = (month + 1, 1);
+            }
+            if month > 12 {
+                (year, month) = (year + 1, 1);
+            }
+        }
+        assert_eq!((year, month, day), (2370, 1, 1));
+    }
+}
