@@ -140,3 +140,29 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CHUNK_OVERHEAD_MAX, HEADERS_MAX};
+    use super::*;
+
+    #[test]
+    fn sentences_name_the_limits_that_hold() {
+        assert!(Error::TooManyHeaders.to_string().contains(&format!(" {HEADERS_MAX} ")));
+        assert!(Error::ChunkOverhead.to_string().contains(&format!(" {CHUNK_OVERHEAD_MAX} ")));
+    }
+
+    #[test]
+    fn each_error_answers_for_itself() {
+        for (error, status, section) in [
+            (Error::Tls, 400, "RFC 9112 3"),
+            (Error::HeadTooLarge, 431, "RFC 6585 5"),
+            (Error::VersionNotSupported, 505, "RFC 9110 15.6.6"),
+            (Error::LengthAndCoding, 400, "RFC 9112 6.1"),
+            (Error::Expectation, 417, "RFC 9110 10.1.1"),
+            (Error::ChunkSize, 400, "RFC 9112 7.1"),
+        ] {
+            assert_eq!((error.code().status(), error.section()), (status, section), "{error:?}");
+        }
+    }
+}
