@@ -21,7 +21,13 @@ struct Subscriber {
     payloads: Vec<String>,
 }
 
-fn subscribe(kernel: &mut Kernel, name: &'static str, transport: Transport, format: Format, bytes: &[u8]) -> Subscriber {
+fn subscribe(
+    kernel: &mut Kernel,
+    name: &'static str,
+    transport: Transport,
+    format: Format,
+    bytes: &[u8],
+) -> Subscriber {
     let wire = kernel.connect();
     kernel.send(wire, bytes);
     Subscriber { name, wire, reader: Reader::new(transport, format), payloads: Vec::new() }
@@ -55,7 +61,8 @@ fn burst(history_messages: usize, adjust: impl Fn(&mut Config)) -> (EventLoop<Ke
     assert!(subscribers.iter().all(|subscriber| subscriber.payloads.is_empty()));
 
     let publisher = engine.os().connect();
-    let requests: Vec<u8> = (0..BURST).flat_map(|nth| clients::post("a", "", "", format!("m{nth}").as_bytes())).collect();
+    let requests: Vec<u8> =
+        (0..BURST).flat_map(|nth| clients::post("a", "", "", format!("m{nth}").as_bytes())).collect();
     assert_eq!(engine.os().send(publisher, &requests), requests.len());
     turn(&mut engine, &mut subscribers);
 

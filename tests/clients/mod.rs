@@ -168,8 +168,9 @@ fn parse_head(bytes: &[u8]) -> Result<Head> {
     let text = std::str::from_utf8(bytes).map_err(|_| "a head that is no UTF-8".to_string())?;
     let mut lines = text.strip_suffix("\r\n").ok_or("a head without an end")?.split("\r\n");
     let status_line = lines.next().ok_or("a head without a status line")?;
-    let status = status_line
-        .strip_prefix("HTTP/1.1 ")
+    let status = Some(status_line)
+        .filter(|line| line.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
+        .and_then(|line| line.strip_prefix("HTTP/1.1 "))
         .and_then(|rest| rest.get(..3))
         .and_then(|status| status.parse().ok())
         .ok_or_else(|| format!("the status line {status_line:?}"))?;
@@ -210,7 +211,11 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SseItem {
     /// `id` is the last event id at that moment.
-    Event { id: String, event: String, data: String },
+    Event {
+        id: String,
+        event: String,
+        data: String,
+    },
     /// A block that fired nothing but moved the last event id.
     Id(String),
     Retry(u64),
@@ -359,9 +364,7 @@ impl Frames {
             2 => Frame::Binary(payload),
             8 => match payload[..] {
                 [] => Frame::Close(None, String::new()),
-                [high, low, ref reason @ ..] => {
-                    Frame::Close(Some(u16::from_be_bytes([high, low])), text(reason)?)
-                }
+                [high, low, ref reason @ ..] => Frame::Close(Some(u16::from_be_bytes([high, low])), text(reason)?),
                 [_] => return Err("a close frame of one byte".into()),
             },
             9 => Frame::Ping(payload),
@@ -422,9 +425,9 @@ pub struct Place {
 impl Place {
     /// `<epoch>-<seq>`: no sign, no leading zero.
     pub fn parse(text: &str) -> Result<Place> {
-        let place = text.split_once('-').and_then(|(epoch, seq)| {
-            Some(Place { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? })
-        });
+        let place = text
+            .split_once('-')
+            .and_then(|(epoch, seq)| Some(Place { epoch: epoch.parse().ok()?, seq: seq.parse().ok()? }));
         place.filter(|place| place.to_string() == text).ok_or_else(|| format!("{text:?} is no cursor"))
     }
 }
@@ -472,9 +475,19 @@ pub enum Heard {
     Cursor(Place),
     Message(Message),
     Gap(Gap),
-    Subscribed { channels: Vec<String>, cursor: Place },
-    Published { id: Place, channel: String, reference: Option<String> },
-    CommandFailed { code: String, reference: Option<String> },
+    Subscribed {
+        channels: Vec<String>,
+        cursor: Place,
+    },
+    Published {
+        id: Place,
+        channel: String,
+        reference: Option<String>,
+    },
+    CommandFailed {
+        code: String,
+        reference: Option<String>,
+    },
     /// A refusal: the status and `error.code`.
     Refused(u16, String),
     /// The peer wants this pong.
@@ -765,7 +778,7 @@ pub fn lines_normalized(payload: &[u8]) -> Vec<u8> {
 /// RFC 4648 4, with padding.
 pub fn base64_decoded(text: &str) -> Result<Vec<u8>> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    if text.len() % 4 != 0 {
+    if !text.len().is_multiple_of(4) {
         return Err("base64 of no multiple of four".into());
     }
     let mut out = Vec::new();

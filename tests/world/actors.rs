@@ -99,7 +99,11 @@ impl Publisher {
         let bytes = world.kernel.receive(line.wire, usize::MAX);
         let ended = world.kernel.ending(line.wire).is_some();
         let cut = !world.calm && world.rng.one_in(60);
-        if self.how == Publishing::Post { self.answers(&bytes, world)? } else { self.frames(&bytes, world)? }
+        if self.how == Publishing::Post {
+            self.answers(&bytes, world)?
+        } else {
+            self.frames(&bytes, world)?
+        }
         if ended || cut {
             self.cut(world);
         } else if self.waiting.len() < 40 && (!world.calm || !self.again.is_empty()) {

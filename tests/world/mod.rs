@@ -127,7 +127,8 @@ impl World {
                 self.restart()?;
             }
         }
-        self.comes_to_rest()
+        self.comes_to_rest()?;
+        self.leaves()
     }
 
     /// Each actor acts once in `odds` times.
@@ -263,6 +264,18 @@ impl World {
 }
 
 impl World {
+    /// The server leaves: in time, whoever is still connected.
+    fn leaves(&mut self) -> Result<()> {
+        self.engine.drain();
+        let end_ms = self.engine.os().now_ms() + self.config.drain.as_millis() as u64 + 1000;
+        while !self.turn(Duration::from_millis(20))? {
+            if self.engine.os().now_ms() > end_ms {
+                return Err("the server does not leave".into());
+            }
+        }
+        Ok(())
+    }
+
     /// One more message in every channel, so that whoever is silent now has missed something.
     fn last_words(&mut self) -> Result<()> {
         while self.observer.deleting.is_some() {
@@ -289,6 +302,7 @@ fn config(rng: &mut Rng) -> Config {
     config.poll_bytes_max = rng.pick(&[1, 500, 1024 * 1024]);
     config.heartbeat = Duration::from_secs(2);
     config.ping = Duration::from_secs(3);
+    config.drain = Duration::from_secs(2);
     config.writes_per_turn_max = rng.pick(&[1, 3, 512]);
     config.accepts_per_turn_max = rng.pick(&[1, 256]);
     config.publish_bytes_per_turn_max = rng.pick(&[1000, 4 * 1024 * 1024]);

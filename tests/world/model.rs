@@ -66,7 +66,7 @@ impl Life {
         self.deleted.values().any(|&through| through == u64::MAX)
     }
 
-    fn after<'a>(&'a self, from: u64, to: u64) -> impl Iterator<Item = (u64, &'a Sent)> {
+    fn after(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, &Sent)> {
         let end = to.min(self.head()) as usize;
         let start = (from as usize).min(end);
         let messages = (from + 1..).zip(&self.messages[start..end]);
@@ -257,7 +257,10 @@ impl Chain {
                 Step::Heard(heard) => {
                     let heard = heard.clone();
                     self.judge(&heard, model).map_err(|why| {
-                        format!("{why}\nheard {heard:?}\nat {:?} of {:?}, asked {:?}", self.at, self.channels, self.asked)
+                        format!(
+                            "{why}\nheard {heard:?}\nat {:?} of {:?}, asked {:?}",
+                            self.at, self.channels, self.asked
+                        )
                     })?
                 }
             };
@@ -329,9 +332,10 @@ impl Chain {
             Some(place) => place,
             None => {
                 let tag = tag(&message.payload);
-                let mut places = model.lives.iter().filter_map(|(&epoch, life)| {
-                    Some(Place { epoch, seq: *life.numbers.get(&tag)? })
-                });
+                let mut places = model
+                    .lives
+                    .iter()
+                    .filter_map(|(&epoch, life)| Some(Place { epoch, seq: *life.numbers.get(&tag)? }));
                 // Published again in another life, it stands twice: then where this client is.
                 let epoch = self.at.map_or(model.epoch, |at| at.epoch);
                 let here = places.clone().find(|place| place.epoch == epoch);
