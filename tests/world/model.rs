@@ -135,8 +135,12 @@ impl Model {
 
     /// True if a limit may have evicted this message by now.
     fn is_evictable(&self, life: &Life, seq: u64, channel: &str) -> bool {
+        let Some(kept) = self.kept_per_channel else { return true };
         let newer = life.after(seq, life.head()).filter(|(_, sent)| sent.channel == channel).count();
-        self.kept_per_channel.is_none_or(|kept| newer >= kept)
+        // What the observer is still to hear may be in the log already, and counts there.
+        let is_heard = |tag: &String| self.lives.values().any(|life| life.numbers.contains_key(tag));
+        let unheard = || self.sent.iter().filter(|(tag, sent)| sent.channel == channel && !is_heard(tag)).count();
+        newer >= kept || newer + unheard() >= kept
     }
 }
 
