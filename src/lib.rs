@@ -1,0 +1,65 @@
+//! A push server in one thread: publish a message once, and every subscriber receives it over
+//! whichever connection it could open, long poll, Server-Sent Events or WebSocket, with one
+//! cursor, one order, and gapless recovery on all three.
+//!
+//! ```no_run
+//! let server = tidings::Server::bind("127.0.0.1:8080", tidings::Config::default())?;
+//! let handle = server.handle(); // Clone + Send + Sync
+//! std::thread::spawn(move || {
+//!     let _ = handle.publish("clock", "tick");
+//! });
+//! server.run()?; // or, in a loop of your own: server.turn(timeout)
+//! # Ok::<(), tidings::Error>(())
+//! ```
+//!
+//! **Threads.** A [`Server`] belongs to the thread that turns it. [`Handle`]s go anywhere. An
+//! [`App`] runs on the server's thread.
+//!
+//! **Features.** `cli` (default): what only the binary needs. Embedders build with
+//! `default-features = false` and get seven small crates.
+
+// In reading order, from the bottom of the house to its face. Arrows point down only.
+mod config;
+mod cursor;
+mod error;
+mod gap;
+mod message;
+mod names;
+mod text;
+
+mod buffer;
+mod deadlines;
+mod slab;
+
+mod protocol;
+
+mod connection;
+mod hub;
+
+mod form;
+mod pages;
+mod route;
+
+mod app;
+mod commands;
+mod engine;
+
+mod event_loop;
+mod os;
+mod server;
+
+pub use app::{Access, App, Inbound, NoApp, Operation, Reaction, Request, Response, Transport};
+pub use commands::{Publication, PublishError, Published, Stats};
+pub use config::Config;
+pub use cursor::{Cursor, Epoch};
+pub use error::{Code, Refusal};
+pub use server::{Error, Handle, Server};
+
+/// The parts below the public face, for this crate's own tests, benchmarks and fuzz targets.
+/// Nothing here is covered by the version number.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::commands::{Command, Commands};
+    pub use crate::event_loop::{EventLoop, Parts, Turn};
+    pub use crate::os::{Event, Now, Os};
+}

@@ -4,8 +4,13 @@
 //! kernel with a seed. Contract: edge-triggered readiness, events may be spurious or stale,
 //! a call may fail with any error at any time.
 
-use std::io;
-use std::time::Duration;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
 
 /// Both clocks at one moment: read once per turn.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -58,4 +63,189 @@ pub trait Os {
     fn close(&mut self, index: u32);
     /// Stops listening: new connections are refused by the system.
     fn close_listeners(&mut self);
+}
+
+/// The real system: mio for readiness, std for clocks, socket2 for socket options.
+pub struct Mio {
+    poll: mio::Poll,
+    events: mio::Events,
+    waker: Arc<mio::Waker>,
+    listeners: Vec<TcpListener>,
+    /// By index; 8 bytes a slot.
+    sockets: Vec<Option<TcpStream>>,
+    started: Instant,
+    random: RandomState,
+    draws: u64,
+}
+
+/// Wakes a waiting loop from another thread.
+#[derive(Clone)]
+pub struct Waker(Arc<mio::Waker>);
+
+impl Waker {
+    /// Makes the current or next `wait` return with `Event::Wake`.
+    pub fn wake(&self) {
+        // It fails only if the poll is gone, and then there is nobody to wake.
+        let _ = self.0.wake();
+    }
+}
+
+const WAKE: mio::Token = mio::Token(usize::MAX);
+/// Listeners are numbered down from here, sockets up from 0.
+const LISTENERS: usize = usize::MAX - 1;
+/// mio hands out this many events per `wait`; the rest come with the next.
+const EVENTS_PER_WAIT: usize = 1024;
+/// How long the kernel may wait for a peer's acknowledgement before it gives the connection up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Mio {
+    /// Takes over these listeners. What is set on them is inherited by each accepted socket.
+    pub fn new(listeners: Vec<std::net::TcpListener>, send_buffer_bytes: usize) -> io::Result<Mio> {
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
+        let mut registered = Vec::with_capacity(listeners.len());
+        for (number, listener) in listeners.into_iter().enumerate() {
+            listener.set_nonblocking(true)?;
+            let options = socket2::SockRef::from(&listener);
+            // One small message must not wait for the acknowledgement of another.
+            options.set_tcp_nodelay(true)?;
+            options.set_send_buffer_size(send_buffer_bytes)?;
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, mio::Token(LISTENERS - number), Interest::READABLE)?;
+            registered.push(listener);
+        }
+        Ok(Mio {
+            poll,
+            events: mio::Events::with_capacity(EVENTS_PER_WAIT),
+            waker,
+            listeners: registered,
+            sockets: Vec::new(),
+            started: Instant::now(),
+            random: RandomState::new(),
+            draws: 0,
+        })
+    }
+
+    /// A waker for other threads.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.waker))
+    }
+
+    fn socket(&mut self, index: u32) -> io::Result<&mut TcpStream> {
+        self.sockets.get_mut(index as usize).and_then(Option::as_mut).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Mio {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl Os for Mio {
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for event in &self.events {
+            let token = event.token();
+            events.push(if token == WAKE {
+                Event::Wake
+            } else if token.0 > LISTENERS - self.listeners.len() {
+                Event::Listener(LISTENERS - token.0)
+            } else {
+                Event::Socket {
+                    index: token.0 as u32,
+                    readable: event.is_readable() || event.is_error(),
+                    writable: event.is_writable() || event.is_error(),
+                    read_closed: event.is_read_closed() || event.is_error(),
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn now(&mut self) -> Now {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic_ms: self.started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+    }
+
+    fn random(&mut self) -> u64 {
+        // std keys each RandomState from the system's randomness; SipHash spreads it over draws.
+        self.draws += 1;
+        self.random.hash_one(self.draws)
+    }
+
+    fn accept(&mut self, listener: usize, index: u32) -> io::Result<()> {
+        let listener = self.listeners.get(listener).ok_or(io::ErrorKind::WouldBlock)?;
+        let (mut stream, _) = listener.accept()?;
+        self.poll.registry().register(
+            &mut stream,
+            mio::Token(index as usize),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        let slot = index as usize;
+        if slot >= self.sockets.len() {
+            self.sockets.resize_with(slot + 1, || None);
+        }
+        self.sockets[slot] = Some(stream);
+        Ok(())
+    }
+
+    fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket(index)?.read(buffer)
+    }
+
+    fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<usize> {
+        // std sends with MSG_NOSIGNAL; a vectored write would not, and could kill a foreign host.
+        self.socket(index)?.write(bytes)
+    }
+
+    fn shutdown_write(&mut self, index: u32) {
+        if let Ok(socket) = self.socket(index) {
+            // It fails only on a connection that is gone already.
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, index: u32) {
+        if let Some(slot) = self.sockets.get_mut(index as usize) {
+            *slot = None;
+        }
+    }
+
+    fn close_listeners(&mut self) {
+        self.listeners.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn randomness_differs_between_draws_and_systems() {
+        let mut one = Mio::new(Vec::new(), 65536).unwrap();
+        let mut other = Mio::new(Vec::new(), 65536).unwrap();
+        let draws = [one.random(), one.random(), other.random(), other.random()];
+        for (nth, draw) in draws.iter().enumerate() {
+            assert!(!draws[..nth].contains(draw));
+        }
+    }
+
+    #[test]
+    fn a_wake_is_one_event() {
+        let mut os = Mio::new(Vec::new(), 65536).unwrap();
+        let waker = os.waker();
+        waker.wake();
+        waker.wake();
+        let mut events = Vec::new();
+        os.wait(Some(Duration::ZERO), &mut events).unwrap();
+        assert_eq!(events, [Event::Wake]);
+    }
 }

@@ -99,6 +99,42 @@ pub fn write_published(out: &mut Vec<u8>, id: Cursor, channel: &str, subscribers
     out.push(b'}');
 }
 
+/// One line of the list of channels.
+#[derive(Copy, Clone, Debug)]
+pub struct ChannelLine<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its subscribers by WebSocket, SSE and long poll.
+    pub subscribers: [u64; 3],
+    /// Messages kept.
+    pub messages: u64,
+    /// Bytes kept, bookkeeping included.
+    pub bytes: u64,
+    /// The ids of the oldest and the newest message kept, if any is.
+    pub ends: Option<(Cursor, Cursor)>,
+}
+
+/// Appends a line of the list of channels.
+pub fn write_channel(out: &mut Vec<u8>, line: &ChannelLine<'_>) {
+    out.extend_from_slice(b"{\"name\":");
+    write_string(out, line.name);
+    for (label, count) in [",\"subscribers\":{\"websocket\":", ",\"sse\":", ",\"poll\":"].iter().zip(line.subscribers) {
+        out.extend_from_slice(label.as_bytes());
+        write_decimal(out, count);
+    }
+    out.extend_from_slice(b"},\"messages\":");
+    write_decimal(out, line.messages);
+    out.extend_from_slice(b",\"bytes\":");
+    write_decimal(out, line.bytes);
+    if let Some((oldest, newest)) = line.ends {
+        out.extend_from_slice(b",\"oldest\":");
+        write_id(out, oldest);
+        out.extend_from_slice(b",\"newest\":");
+        write_id(out, newest);
+    }
+    out.push(b'}');
+}
+
 /// Appends an id or cursor. It is a string: a JSON number would lose digits in JavaScript.
 pub fn write_id(out: &mut Vec<u8>, id: Cursor) {
     out.push(b'"');

@@ -137,6 +137,8 @@ pub enum BodyLength {
 pub struct RequestHead<'a> {
     /// What to do.
     pub method: Method,
+    /// The same as sent, for methods of others.
+    pub method_name: &'a str,
     /// The path as sent, still percent-encoded: ASCII, begins with `/`, or is `*` for OPTIONS.
     pub path: &'a str,
     /// What follows the first `?`, still percent-encoded.
@@ -203,13 +205,15 @@ pub fn decode_head<'h, 'b>(bytes: &'b [u8], scratch: &'h mut Headers<'b>) -> Res
     };
 
     let fields = Fields(request.headers);
-    let method = decode_method(method);
+    let method_name = method;
+    let method = decode_method(method_name);
     let version = if minor_version == 0 { Version::Http10 } else { Version::Http11 };
     let target = decode_target(target, method)?;
     let host = decode_host(fields, version)?;
     let body = decode_body_length(fields, version)?;
     Ok(RequestHead {
         method,
+        method_name,
         path: target.path,
         query: target.query,
         version,

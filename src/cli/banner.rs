@@ -1,0 +1,100 @@
+//! The first words on standard error: where the server is, how to try it, how much it takes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::descriptors::Limits;
+
+/// What `--version` prints.
+pub(crate) fn version() -> String {
+    let features: Vec<&str> = FEATURES.iter().filter(|(_, built_in)| *built_in).map(|(name, _)| *name).collect();
+    format!("tidings {}\nfeatures: {}\n", env!("CARGO_PKG_VERSION"), features.join(", "))
+}
+
+/// The crate's features and whether this program has them.
+const FEATURES: &[(&str, bool)] = &[("cli", cfg!(feature = "cli"))];
+
+/// What is said once the addresses are bound.
+pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits) -> String {
+    let mut out = format!("tidings {}\n", env!("CARGO_PKG_VERSION"));
+    for address in bound {
+        out.push_str(&format!("listening on http://{address}\n"));
+    }
+    if let Some(&address) = bound.first() {
+        let channel = stdin.unwrap_or("news");
+        let url = format!("http://{}/channels/{channel}", reachable(address));
+        out.push_str(&format!("subscribe:   curl -N '{url}?transport=sse'\n"));
+        out.push_str(&format!("publish:     curl -d 'hello' '{url}'\n"));
+    }
+    if let Some(channel) = stdin {
+        out.push_str(&format!("each line of standard input goes to the channel {channel}\n"));
+    }
+    out + &room(limits)
+}
+
+/// How many connections there is room for, and what else would be needed for those wished.
+fn room(limits: &Limits) -> String {
+    let connections = format!("connections: at most {}", limits.connections);
+    let because = match limits.descriptors {
+        None => String::new(),
+        Some((before, now)) if before == now => format!("; descriptors: {now}, the hard limit"),
+        Some((before, now)) => format!("; descriptors: {now}, raised from {before}"),
+    };
+    let wished = if limits.connections < limits.wished {
+        format!(" ({} wished: raise the hard limit, ulimit -Hn)", limits.wished)
+    } else {
+        String::new()
+    };
+    format!("{connections}{because}{wished}\n")
+}
+
+/// An address that a client on this host can use: "all addresses" is not one.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_address_and_a_way_to_try() {
+        let limits = Limits { connections: 100_000, wished: 100_000, descriptors: Some((1024, 1_048_576)) };
+        assert_eq!(
+            text(&addresses(&["127.0.0.1:8080", "[::1]:8080"]), None, &limits),
+            format!(
+                "tidings {}\n\
+                 listening on http://127.0.0.1:8080\n\
+                 listening on http://[::1]:8080\n\
+                 subscribe:   curl -N 'http://127.0.0.1:8080/channels/news?transport=sse'\n\
+                 publish:     curl -d 'hello' 'http://127.0.0.1:8080/channels/news'\n\
+                 connections: at most 100000; descriptors: 1048576, raised from 1024\n",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+    }
+
+    #[test]
+    fn all_addresses_are_tried_by_the_loopback_one() {
+        let limits = Limits { connections: 960, wished: 100_000, descriptors: Some((1024, 1024)) };
+        let shown = text(&addresses(&["[::]:99"]), Some("log"), &limits);
+        assert!(shown.contains("listening on http://[::]:99\n"));
+        assert!(shown.contains("curl -d 'hello' 'http://[::1]:99/channels/log'\n"));
+        assert!(shown.contains("each line of standard input goes to the channel log\n"));
+        assert!(shown.ends_with(
+            "connections: at most 960; descriptors: 1024, the hard limit (100000 wished: raise the hard limit, \
+             ulimit -Hn)\n"
+        ));
+        assert_eq!(reachable(addresses(&["0.0.0.0:1"])[0]).to_string(), "127.0.0.1:1");
+        assert_eq!(reachable(addresses(&["10.0.0.1:1"])[0]).to_string(), "10.0.0.1:1");
+    }
+}

@@ -1,0 +1,58 @@
+//! The log on standard error: one line per event, without colour, in words.
+//!
+//! Carries no time: what runs a service (systemd, a container) adds its own. Invariant: whatever
+//! a peer sent, one event is one line, and no control byte reaches a terminal.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use log::LevelFilter;
+
+/// Starts the log, of this program and of the library.
+pub(crate) fn start(level: LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).format(|line, record| {
+        let message = record.args().to_string();
+        writeln!(line, "{:<5} {}", record.level(), printable(&message, &[]))
+    });
+    // Fails only if a logger was set before; then that one serves.
+    let _ = builder.try_init();
+}
+
+/// The text with every control character but the `kept` ones escaped as in Rust. The two Unicode
+/// line separators count as control characters: some viewers break lines there.
+pub(crate) fn printable<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
+    let forges = |c: char| (c.is_control() || c == '\u{2028}' || c == '\u{2029}') && !kept.contains(&c);
+    if !text.contains(forges) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if forges(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_peer_sends_starts_a_line_or_reaches_the_terminal() {
+        for (text, shown) in [
+            ("plain, \"quoted\" \\ é", "plain, \"quoted\" \\ é"),
+            ("a\nERROR forged", "a\\nERROR forged"),
+            ("a\r\tb", "a\\r\\tb"),
+            ("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}"),
+            ("\u{9b}31m\x7f\0", "\\u{9b}31m\\u{7f}\\u{0}"),
+            ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
+        ] {
+            assert_eq!(printable(text, &[]), shown, "{text:?}");
+        }
+        assert_eq!(printable("a\nb\r", &['\n']), "a\nb\\r");
+    }
+}

@@ -1,0 +1,259 @@
+//! One connection's protocol state: what is being read, what waits to be written, what comes next.
+//!
+//! Knows nothing of the hub: it turns bytes into requests and frames (`reader`), and is told what
+//! to send. An idle connection owns nothing on the heap.
+//!
+//! | state       | reads                    | writes                  | leaves by |
+//! | ----------- | ------------------------ | ----------------------- | --- |
+//! | `Request`   | heads and bodies         | answers                 | a subscription, an end |
+//! | `Held`      | keeps what is behind     | one answer              | the answer → `Request` or `Finishing` |
+//! | `Stream`    | and throws away          | SSE                     | an end |
+//! | `WebSocket` | frames                   | frames                  | a close frame → `Finishing` |
+//! | `Finishing` | and throws away          | the last bytes          | the last byte → `Lingering` |
+//! | `Lingering` | and throws away, bounded | nothing                 | the peer's end, or time |
+//! | `Dead`      | nothing                  | nothing                 | being reaped at the end of the turn |
+
+pub mod reader;
+
+use crate::buffer::Buffer;
+use crate::form::Form;
+use reader::Reader;
+
+/// See the table above.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Between requests, or inside one.
+    Request,
+    /// A long poll that waits for a message.
+    Held,
+    /// An SSE stream.
+    Stream,
+    /// An open WebSocket.
+    WebSocket,
+    /// The last bytes are on their way out.
+    Finishing,
+    /// They are out: wait for the peer to read them, or a reset would destroy them.
+    Lingering,
+    /// Closed; the slot is freed at the end of the turn.
+    Dead,
+}
+
+impl State {
+    /// True if the connection is attached to channels.
+    pub fn is_subscribed(self) -> bool {
+        matches!(self, State::Held | State::Stream | State::WebSocket)
+    }
+}
+
+/// Why a connection ended: for the log and the embedder.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer ended it.
+    PeerClosed,
+    /// The peer, or the network, reset it.
+    Reset,
+    /// We answered `Connection: close`, and it was read.
+    Finished,
+    /// No request came in time.
+    Idle,
+    /// A head or body did not end in time.
+    RequestTimeout,
+    /// It took no byte although something waited for it.
+    Stalled,
+    /// A WebSocket peer was silent for two pings.
+    Silent,
+    /// The peer broke the protocol.
+    Protocol,
+    /// Over a server-wide limit, and it was blocked for longest.
+    OutputLimit,
+    /// Over the number of connections.
+    TooMany,
+    /// The server leaves.
+    Leaving,
+}
+
+impl CloseReason {
+    /// One sentence for people.
+    pub fn explain(self) -> &'static str {
+        match self {
+            CloseReason::PeerClosed => "the peer closed it",
+            CloseReason::Reset => "the connection was reset",
+            CloseReason::Finished => "it was answered and closed",
+            CloseReason::Idle => "no request came within the idle timeout",
+            CloseReason::RequestTimeout => "a request did not end in time",
+            CloseReason::Stalled => "it took no byte within the stall timeout",
+            CloseReason::Silent => "the WebSocket peer was silent for two pings",
+            CloseReason::Protocol => "the peer broke the protocol",
+            CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
+            CloseReason::TooMany => "connections-max was reached",
+            CloseReason::Leaving => "the server is leaving",
+        }
+    }
+}
+
+/// Bits of a connection.
+#[derive(Copy, Clone, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// The socket may have bytes: set by an event, cleared by would-block or a short read.
+    pub const READABLE: Flags = Flags(1);
+    /// The peer ended its side: a short read is not the end of reading.
+    pub const READ_CLOSED: Flags = Flags(1 << 1);
+    /// The last write was cut short: only "writable" clears it.
+    pub const BLOCKED: Flags = Flags(1 << 2);
+    /// In the ready queue.
+    pub const QUEUED: Flags = Flags(1 << 3);
+    /// In the queue of readers.
+    pub const READING: Flags = Flags(1 << 4);
+    /// The end of the peer's bytes was read.
+    pub const ENDED: Flags = Flags(1 << 5);
+    /// The request being answered allows another after it.
+    pub const KEEP_ALIVE: Flags = Flags(1 << 6);
+    /// The request being answered is HTTP/1.0.
+    pub const HTTP_10: Flags = Flags(1 << 7);
+    /// Was caught up when this burst began: history is not trimmed before it had its visits.
+    pub const FRESH: Flags = Flags(1 << 8);
+    /// Which of the two generations of fresh connections it is counted in.
+    pub const GENERATION: Flags = Flags(1 << 9);
+    /// Accepted over `connections_max`, to be told so.
+    pub const OVER: Flags = Flags(1 << 10);
+    /// The first byte of a request has come; its head has a deadline.
+    pub const HEAD_BEGUN: Flags = Flags(1 << 11);
+    /// Is to end as soon as it has everything.
+    pub const LEAVING: Flags = Flags(1 << 12);
+    /// Another origin's page reads the answer: its head names that origin.
+    pub const CORS: Flags = Flags(1 << 13);
+    /// A held poll wants the payload alone.
+    pub const RAW: Flags = Flags(1 << 14);
+    /// Held input may hold whole requests or frames: looking again may bring something.
+    pub const PAUSED: Flags = Flags(1 << 15);
+    /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
+    pub const COMMANDS: Flags = Flags(1 << 16);
+
+    /// True if all bits of `other` are set.
+    pub fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Sets or clears bits.
+    pub fn put(&mut self, bits: Flags, on: bool) {
+        if on { self.0 |= bits.0 } else { self.0 &= !bits.0 }
+    }
+
+    /// Sets bits.
+    pub fn set(&mut self, bits: Flags) {
+        self.put(bits, true);
+    }
+
+    /// Clears bits.
+    pub fn clear(&mut self, bits: Flags) {
+        self.put(bits, false);
+    }
+}
+
+/// No message, no channel.
+pub const NONE: u32 = u32::MAX;
+/// Several channels may have news.
+pub const MANY: u32 = u32::MAX - 1;
+
+/// What few connections need.
+#[derive(Debug, Default)]
+pub struct Cold {
+    /// Publishes appended to the log and not answered.
+    pub unanswered: u32,
+    /// The origin to name in the head of a held poll's answer.
+    pub origin: Option<Box<[u8]>>,
+    /// The payload of the latest ping, while it cannot be answered.
+    pub ping: Option<Box<[u8]>>,
+    /// Bytes read and thrown away since the last answer.
+    pub discarded: usize,
+}
+
+/// One slot of the engine's slab.
+#[derive(Debug)]
+pub struct Connection {
+    /// Where it stands.
+    pub state: State,
+    /// The form its messages take, while subscribed.
+    pub form: Form,
+    /// See `Flags`.
+    pub flags: Flags,
+    /// Why it ends, once it does.
+    pub reason: CloseReason,
+    /// The channel that may have messages after its cursor; `NONE` or `MANY`.
+    pub pending: u32,
+    /// The half-sent message, pinned in the hub, or `NONE`.
+    pub message: u32,
+    /// How many bytes of that message's form are out.
+    pub sent: u32,
+    /// The tick of the last byte received.
+    pub heard: u32,
+    /// The tick of the last byte written.
+    pub wrote: u32,
+    /// Its own bytes as counted in `output_bytes_max`.
+    pub accounted: u32,
+    /// Bytes of its own that wait: answers, heads, heartbeats, gaps, control frames.
+    pub own: Option<Box<Buffer>>,
+    /// Unfinished input.
+    pub reader: Option<Box<Reader>>,
+    /// What few connections need.
+    pub cold: Option<Box<Cold>>,
+}
+
+/// What fan-out touches is one cache line, and an idle connection is nothing but this, its
+/// subscription, its deadline and its socket.
+const _: () = assert!(size_of::<Connection>() <= 56);
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(tick: u32) -> Connection {
+        Connection {
+            state: State::Request,
+            form: Form::WsJson,
+            flags: Flags::default(),
+            reason: CloseReason::PeerClosed,
+            pending: NONE,
+            message: NONE,
+            sent: 0,
+            heard: tick,
+            wrote: tick,
+            accounted: 0,
+            own: None,
+            reader: None,
+            cold: None,
+        }
+    }
+
+    /// Where its own bytes are gathered.
+    pub fn own(&mut self) -> &mut Buffer {
+        self.own.get_or_insert_default()
+    }
+
+    /// The rarely needed part.
+    pub fn cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    /// Bytes of its own that wait to be written.
+    pub fn own_bytes(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.len())
+    }
+
+    /// Publishes that are not answered yet.
+    pub fn unanswered(&self) -> u32 {
+        self.cold.as_ref().map_or(0, |cold| cold.unanswered)
+    }
+
+    /// True if unconsumed input waits.
+    pub fn has_input(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| !reader.input.is_empty())
+    }
+}
+
+impl std::fmt::Debug for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#019b}", self.0)
+    }
+}

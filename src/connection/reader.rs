@@ -1,0 +1,150 @@
+//! Turns the bytes of one connection into requests and frames.
+//!
+//! Knows nothing of channels, answers or sockets. Invariant: a byte is consumed once, and what is
+//! not consumed is either in the caller's buffer or kept here; an idle connection keeps nothing.
+//!
+//! ```text
+//! HTTP, body of known length    [ head | body ................ | next request ]
+//!                                        ^ head_bytes            ^ total
+//! HTTP, chunked                 [ head | decoded | gap | not yet decoded ]
+//!                                                 ^ written  ^ read
+//! ```
+
+use crate::protocol::http::{self, BodyLength, ChunkedDecoder, Headers, RequestHead};
+use crate::protocol::websocket;
+
+/// What the bytes of a connection meant.
+#[derive(Debug)]
+pub enum Inbound<'a> {
+    /// A head whose body has not come, or is too large to come: the moment to refuse, or to say
+    /// `100 Continue`. The request follows when it is whole.
+    Head(RequestHead<'a>),
+    /// A whole request.
+    Request(RequestHead<'a>, &'a [u8]),
+}
+
+/// Why reading requests cannot go on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The bytes break HTTP's rules.
+    Http(http::Error),
+    /// A chunked body grew over the limit.
+    BodyTooLarge,
+}
+
+/// Bounds of what one request may hold.
+#[derive(Copy, Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a head.
+    pub head_bytes_max: usize,
+    /// Bytes of a body.
+    pub body_bytes_max: usize,
+}
+
+/// The unfinished part of a connection's input.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Bytes received and not consumed.
+    pub input: Vec<u8>,
+    /// How far the head's end was looked for.
+    scanned: usize,
+    body: Option<Body>,
+    /// Of a WebSocket: the message that is being gathered.
+    pub frames: websocket::Decoder,
+}
+
+/// A request whose head is known and whose body is not whole.
+#[derive(Debug)]
+struct Body {
+    head_bytes: usize,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Length { total: usize },
+    Chunked { decoder: ChunkedDecoder, read: usize, written: usize },
+}
+
+impl Reader {
+    /// True if nothing is unfinished: the reader may be dropped.
+    pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.frames.idle()
+    }
+
+    /// Bytes held for this connection.
+    pub fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.frames.buffered()
+    }
+
+    /// True if a head is complete and its body is being received.
+    pub fn in_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Forgets how far the unconsumed bytes were understood; they will be read from their start.
+    pub fn unread(&mut self) {
+        self.scanned = 0;
+        self.body = None;
+    }
+
+    /// Takes the next request out of `bytes`: the event and how many bytes it consumed. `None`
+    /// needs more bytes, appended to these.
+    pub fn next_request<'a>(
+        &mut self,
+        bytes: &'a mut [u8],
+        scratch: &'a mut Headers<'a>,
+        limits: &Limits,
+    ) -> Result<Option<(Inbound<'a>, usize)>, Error> {
+        if self.body.is_none() {
+            let Some(head_bytes) = http::head_end(bytes, &mut self.scanned, limits.head_bytes_max)? else {
+                return Ok(None);
+            };
+            let head = http::decode_head(&bytes[..head_bytes], scratch)?;
+            let progress = match head.body {
+                BodyLength::Chunked => {
+                    Progress::Chunked { decoder: ChunkedDecoder::default(), read: head_bytes, written: head_bytes }
+                }
+                BodyLength::None => Progress::Length { total: head_bytes },
+                BodyLength::Length(n) if n <= limits.body_bytes_max as u64 => {
+                    Progress::Length { total: head_bytes + n as usize }
+                }
+                // Too large to be received: the caller refuses the head.
+                BodyLength::Length(_) => Progress::Length { total: usize::MAX },
+            };
+            if let Progress::Length { total } = progress
+                && total <= bytes.len()
+            {
+                self.unread();
+                return Ok(Some((Inbound::Request(head, &bytes[head_bytes..total]), total)));
+            }
+            self.body = Some(Body { head_bytes, progress });
+            return Ok(Some((Inbound::Head(head), 0)));
+        }
+        let Some(Body { head_bytes, progress }) = &mut self.body else { return Ok(None) };
+        let head_bytes = *head_bytes;
+        let (end, consumed) = match progress {
+            Progress::Length { total } if *total <= bytes.len() => (*total, *total),
+            Progress::Length { .. } => return Ok(None),
+            Progress::Chunked { decoder, read, written } => {
+                let ended = decoder.decode(bytes, read, written)?;
+                if *written - head_bytes > limits.body_bytes_max {
+                    return Err(Error::BodyTooLarge);
+                }
+                if !ended {
+                    return Ok(None);
+                }
+                (*written, *read)
+            }
+        };
+        self.unread();
+        let head = http::decode_head(&bytes[..head_bytes], scratch)?;
+        Ok(Some((Inbound::Request(head, &bytes[head_bytes..end]), consumed)))
+    }
+}
+
+impl From<http::Error> for Error {
+    fn from(error: http::Error) -> Error {
+        Error::Http(error)
+    }
+}

@@ -1,0 +1,83 @@
+//! Serves what other threads, and the thread that turns the loop, ask for.
+
+use super::{Asker, Engine};
+use crate::commands::{Command, Publication, PublishCallback, PublishError, Published};
+use crate::error::Refusal;
+use crate::hub::{Outcome, Publish, Ticket};
+use crate::names;
+
+impl Engine {
+    /// Does what a command says. A publish is answered when the log has decided.
+    pub fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish(channel, publication, callback) => self.publish_command(&channel, &publication, callback),
+            Command::Stats(callback) => callback(self.stats()),
+            Command::Drain => self.drain(),
+            Command::Stop => self.stop(),
+        }
+    }
+
+    fn publish_command(&mut self, channel: &str, publication: &Publication, callback: Option<PublishCallback>) {
+        // Room for this many bytes more may be read in this turn.
+        self.turn_bytes = self.turn_bytes.saturating_sub(publication.payload.len());
+        let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
+        let leaving = self.leaving.is_some();
+        if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket), leaving)
+            && let Some(Asker::Callback(callback)) = ticket.and_then(|ticket| self.askers.remove(ticket))
+        {
+            callback(Err(PublishError::Refused(refusal)));
+        }
+    }
+
+    /// Appends a message of the program itself. Its names were checked where it came from.
+    pub(super) fn append_publication(
+        &mut self,
+        channel: &str,
+        publication: &Publication,
+        ticket: Option<Ticket>,
+        replay_only: bool,
+    ) -> Result<(), Refusal> {
+        let event = match &publication.event {
+            Some(event) => names::event_name(event.as_bytes())?,
+            None => None,
+        };
+        let media_type = match &publication.media_type {
+            Some(media_type) => names::media_type(media_type.as_bytes())?,
+            None => None,
+        };
+        self.append(Publish {
+            ticket,
+            channel,
+            event,
+            media_type,
+            payload: &publication.payload,
+            only_after: None,
+            key: None,
+            replay_only,
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+        })
+    }
+
+    pub(super) fn published(&self, outcome: Outcome) -> Result<Published, PublishError> {
+        match outcome {
+            Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
+                Ok(Published { id: self.hub.cursor(seq), subscribers })
+            }
+            other => Err(PublishError::Refused(super::requests::outcome_refusal(other))),
+        }
+    }
+
+    /// The log still decides on publishes of a connection that is gone: nobody is to be told.
+    pub(super) fn orphan_askers(&mut self, index: u32) {
+        let orphans: Vec<u32> = self
+            .askers
+            .iter()
+            .filter(|(_, asker)| matches!(asker, Asker::Request(of, _) if *of == index))
+            .map(|(ticket, _)| ticket)
+            .collect();
+        for ticket in orphans {
+            self.askers.remove(ticket);
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! Sends messages: who is to be visited, what a visit writes, how far the cursor moves.
+//!
+//! A subscriber is visited because it is in `ready`; it is there at most once; it leaves by a
+//! visit. A visit writes the rest of a half-sent message, then its own bytes, then one contiguous
+//! batch of messages after its cursor. The cursor moves over a message when the kernel took its
+//! last byte.
+//!
+//! ```text
+//! batch  [ message 41 | message 42 | message 44 ]      built once a turn for all that stand alike
+//!                          ^ the kernel took this much: the cursor is 41, message 42 is pinned
+//! ```
+//!
+//! A batch is found by the form, the channel and the first message to deliver, never by cursor:
+//! the cursors of equally caught-up subscribers differ.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Engine, pending_of};
+use crate::connection::{CloseReason, Connection, Flags, MANY, NONE, State};
+use crate::form::{self, Form};
+use crate::gap::Gap;
+use crate::hub::{ChannelKey, Hub, MessageKey};
+use crate::protocol::websocket::CloseCode;
+use crate::slab::Slab;
+
+/// A batch ends with the message that reaches this size; so it is this, or one message.
+const BATCH_BYTES: usize = 64 * 1024;
+/// A scratch that grew beyond this is given back at the end of the turn.
+const SCRATCH_BYTES_MAX: usize = 256 * 1024;
+/// Forms with a batch of their own.
+const FORMS: usize = 7;
+
+/// What fan-out needs beyond the connections.
+#[derive(Default)]
+pub struct Delivery {
+    batches: [Batch; FORMS],
+    /// The batch of one visitor that stands alone.
+    single: Batch,
+    /// The form of the half-sent message last asked for.
+    rest: Rest,
+    output: Output,
+    /// This visit has had its batch.
+    served: bool,
+    /// Connections in the order they became blocked; stale entries are known by their tick.
+    blocked: VecDeque<(u32, u32)>,
+    fresh: Fresh,
+}
+
+/// Messages in one form, contiguous.
+#[derive(Default)]
+struct Batch {
+    channel: u32,
+    /// A cursor from `floor` to before `first` has `first` as its next message here.
+    floor: u64,
+    first: u64,
+    bytes: Vec<u8>,
+    /// Where each message ends in `bytes`, and its number.
+    ends: Vec<End>,
+    /// Nothing of the channel is left after it.
+    complete: bool,
+    valid: bool,
+}
+
+#[derive(Copy, Clone)]
+struct End {
+    at: u32,
+    message: MessageKey,
+    seq: u64,
+}
+
+#[derive(Default)]
+struct Rest {
+    of: Option<(Form, u64)>,
+    bytes: Vec<u8>,
+}
+
+/// What `output` handed out last.
+#[derive(Copy, Clone, Default)]
+enum Output {
+    #[default]
+    Nothing,
+    Rest,
+    Own,
+    Batch(Form),
+    Single,
+    /// A whole answer to a held poll.
+    Answer,
+}
+
+/// Who was caught up when a burst began. History is trimmed only as far as all of them have been
+/// served, so that no healthy subscriber gets a gap from one turn's burst, whatever the limits.
+///
+/// Two generations: a new one begins whenever the old one is served, so the mark moves on under
+/// load that never pauses.
+#[derive(Default)]
+struct Fresh {
+    waiting: [usize; 2],
+    /// The generation that newcomers join; the other one is being waited for.
+    young: usize,
+    /// What the older generation has to be served up to.
+    goal: u64,
+    served_through: u64,
+}
+
+impl Fresh {
+    fn join(&mut self) -> usize {
+        self.waiting[self.young] += 1;
+        self.young
+    }
+
+    fn leave(&mut self, generation: usize) {
+        self.waiting[generation] -= 1;
+    }
+
+    /// How far everybody has been served, with the log at `head`.
+    fn served_through(&mut self, head: u64) -> u64 {
+        let old = 1 - self.young;
+        if self.waiting[old] == 0 {
+            self.served_through = self.goal;
+            self.goal = head;
+            self.young = old;
+        }
+        if self.waiting == [0, 0] {
+            self.served_through = head;
+        }
+        self.served_through
+    }
+}
+
+impl Delivery {
+    pub(super) fn check_fresh(&self, fresh: [usize; 2]) {
+        assert_eq!(self.fresh.waiting, fresh, "fresh connections by generation");
+    }
+
+    /// The connection that has been blocked for longest.
+    pub(super) fn longest_blocked(&mut self, connections: &Slab<Connection>) -> Option<u32> {
+        while let Some(&(index, tick)) = self.blocked.front() {
+            if is_blocked_since(connections, index, tick) {
+                return Some(index);
+            }
+            self.blocked.pop_front();
+        }
+        None
+    }
+
+    fn note_blocked(&mut self, index: u32, tick: u32, connections: &Slab<Connection>) {
+        if self.blocked.len() > 64 + 2 * connections.len() {
+            self.blocked.retain(|&(index, tick)| is_blocked_since(connections, index, tick));
+        }
+        self.blocked.push_back((index, tick));
+    }
+
+    fn forget_batches(&mut self) {
+        for batch in &mut self.batches {
+            batch.valid = false;
+        }
+        self.rest.of = None;
+    }
+}
+
+fn is_blocked_since(connections: &Slab<Connection>, index: u32, tick: u32) -> bool {
+    connections.get(index).is_some_and(|connection| {
+        connection.state != State::Dead && connection.flags.has(Flags::BLOCKED) && connection.wrote == tick
+    })
+}
+
+impl Engine {
+    // A message is in the log.
+
+    /// Puts the subscribers of a channel that has a new message into the ready queue.
+    pub(super) fn wake_subscribers(&mut self, channel: ChannelKey) {
+        self.delivery.batches.iter_mut().for_each(|batch| batch.valid = false);
+        let news = pending_of(channel);
+        for &(index, _) in self.hub.subscribers(channel) {
+            let connection = &mut self.connections[index];
+            let was_idle = !connection.flags.has(Flags::QUEUED) && !connection.flags.has(Flags::BLOCKED);
+            connection.pending = match connection.pending {
+                NONE => news,
+                pending if pending == news => news,
+                _ => MANY,
+            };
+            if was_idle {
+                connection.flags.set(Flags::QUEUED);
+                connection.flags.set(Flags::FRESH);
+                connection.flags.put(Flags::GENERATION, self.delivery.fresh.join() == 1);
+                self.ready.push_back(index);
+            }
+        }
+    }
+
+    /// A connection no longer counts as fresh: it was served, blocked or gone.
+    pub(super) fn settle_fresh(&mut self, index: u32) {
+        let flags = &mut self.connections[index].flags;
+        if flags.has(Flags::FRESH) {
+            flags.clear(Flags::FRESH);
+            self.delivery.fresh.leave(usize::from(flags.has(Flags::GENERATION)));
+        }
+    }
+
+    /// Lets history be trimmed, as far as nobody healthy needs it.
+    pub fn trim(&mut self) {
+        let head = self.hub.head();
+        let through = self.delivery.fresh.served_through(head);
+        self.hub.trim(self.now.monotonic_ms, through);
+        // Slots of evicted messages may be used again.
+        self.delivery.forget_batches();
+        let single = &mut self.delivery.single;
+        for scratch in [&mut single.bytes, &mut self.delivery.rest.bytes]
+            .into_iter()
+            .chain(self.delivery.batches.iter_mut().map(|batch| &mut batch.bytes))
+        {
+            if scratch.capacity() > SCRATCH_BYTES_MAX {
+                *scratch = Vec::new();
+            }
+        }
+    }
+
+    // Visits.
+
+    /// Begins the next visit: the connection at the head of the ready queue.
+    pub fn next_ready(&mut self) -> Option<u32> {
+        loop {
+            let index = self.ready.pop_front()?;
+            let connection = &mut self.connections[index];
+            connection.flags.clear(Flags::QUEUED);
+            if connection.state == State::Dead {
+                self.free(index);
+                continue;
+            }
+            self.delivery.served = false;
+            return Some(index);
+        }
+    }
+
+    /// Begins a visit that writes answers only: right after a read.
+    pub fn begin_answers(&mut self) {
+        self.delivery.served = true;
+    }
+
+    /// The next bytes for this connection in this visit; tell what became of them by `sent`.
+    pub fn output(&mut self, index: u32) -> Option<&[u8]> {
+        let connection = self.connections.get(index)?;
+        if connection.flags.has(Flags::BLOCKED) || connection.state == State::Dead {
+            return None;
+        }
+        self.delivery.output = if connection.message != NONE {
+            self.form_rest(index);
+            Output::Rest
+        } else if connection.own.is_some() {
+            Output::Own
+        } else if !self.delivery.served && connection.state.is_subscribed() && connection.pending != NONE {
+            self.delivery.served = true;
+            self.next_batch(index)
+        } else {
+            Output::Nothing
+        };
+        let sent = self.connections[index].sent as usize;
+        match self.delivery.output {
+            Output::Nothing => None,
+            Output::Rest => Some(&self.delivery.rest.bytes[sent..]),
+            Output::Own => self.connections[index].own.as_ref().map(|own| own.as_slice()),
+            Output::Batch(form) => Some(&self.delivery.batches[form as usize].bytes),
+            Output::Answer => Some(&self.delivery.batches[Form::Poll as usize].bytes),
+            Output::Single => Some(&self.delivery.single.bytes),
+        }
+    }
+
+    /// What the system made of the bytes that `output` handed out.
+    pub fn sent(&mut self, index: u32, result: io::Result<usize>) {
+        let written = match result {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Err(_) => return self.kill(index, CloseReason::Reset),
+        };
+        let whole = match self.delivery.output {
+            Output::Nothing => return,
+            Output::Rest => self.sent_rest(index, written),
+            Output::Own => self.sent_own(index, written),
+            Output::Batch(form) => self.sent_batch(index, written, Some(form)),
+            Output::Single => self.sent_batch(index, written, None),
+            Output::Answer => self.sent_answer(index, written),
+        };
+        let connection = &mut self.connections[index];
+        connection.wrote = self.tick;
+        if !whole {
+            connection.flags.set(Flags::BLOCKED);
+            self.settle_fresh(index);
+            self.delivery.note_blocked(index, self.tick, &self.connections);
+            self.set_deadline(index, self.config.stall_timeout);
+        }
+        self.account(index);
+        self.finish_if_written(index);
+    }
+
+    /// Ends a visit: whoever has more to get stands at the end of the queue again.
+    pub fn end_visit(&mut self, index: u32) {
+        let Some(connection) = self.connections.get(index) else { return };
+        if connection.state == State::Dead || connection.flags.has(Flags::BLOCKED) {
+            return;
+        }
+        if connection.own.is_some() || connection.message != NONE || connection.pending != NONE {
+            return self.queue_ready(index);
+        }
+        if !connection.flags.has(Flags::QUEUED) {
+            self.settle_fresh(index);
+        }
+        if self.connections[index].flags.has(Flags::LEAVING) {
+            self.leave_now(index);
+        }
+        self.queue_reader(index);
+    }
+
+    fn sent_rest(&mut self, index: u32, written: usize) -> bool {
+        let connection = &mut self.connections[index];
+        connection.sent += written as u32;
+        if (connection.sent as usize) < self.delivery.rest.bytes.len() {
+            return false;
+        }
+        let message = std::mem::replace(&mut connection.message, NONE);
+        connection.sent = 0;
+        let subscribed = connection.state.is_subscribed();
+        if subscribed {
+            self.hub.set_cursor(index, self.hub.seq(MessageKey(message)));
+        }
+        self.hub.unpin(MessageKey(message));
+        true
+    }
+
+    fn sent_own(&mut self, index: u32, written: usize) -> bool {
+        let connection = &mut self.connections[index];
+        let Some(own) = &mut connection.own else { return true };
+        own.consume(written);
+        if !own.is_empty() {
+            return false;
+        }
+        connection.own = None;
+        true
+    }
+
+    fn sent_batch(&mut self, index: u32, written: usize, form: Option<Form>) -> bool {
+        let batch = match form {
+            Some(form) => &self.delivery.batches[form as usize],
+            None => &self.delivery.single,
+        };
+        let connection = &mut self.connections[index];
+        if written >= batch.bytes.len() {
+            if let Some(last) = batch.ends.last() {
+                self.hub.set_cursor(index, last.seq);
+            }
+            if batch.complete {
+                connection.pending = NONE;
+            }
+            return true;
+        }
+        let whole = batch.ends.partition_point(|end| end.at as usize <= written);
+        let mut start = 0;
+        if let Some(last) = whole.checked_sub(1).map(|nth| batch.ends[nth]) {
+            self.hub.set_cursor(index, last.seq);
+            start = last.at as usize;
+        }
+        if written > start {
+            connection.message = batch.ends[whole].message.0;
+            connection.sent = (written - start) as u32;
+            self.hub.pin(MessageKey(connection.message));
+        }
+        false
+    }
+
+    // Batches.
+
+    /// Makes the bytes that this subscriber gets next.
+    fn next_batch(&mut self, index: u32) -> Output {
+        if self.connections[index].state == State::Held {
+            return self.next_answer(index);
+        }
+        if let Some(gap) = self.hub.loss(index) {
+            self.tell_gap(index, &gap);
+            // The gap goes out first, the messages behind it with the next visit.
+            return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };
+        }
+        let connection = &mut self.connections[index];
+        let form = connection.form;
+        let output = if connection.pending == MANY {
+            let messages = self.hub.merged_after(index);
+            let batch = &mut self.delivery.single;
+            batch.fill(form, &self.hub, messages);
+            Output::Single
+        } else {
+            let cursor = self.hub.cursor_of(index);
+            let batch = &mut self.delivery.batches[form as usize];
+            if !batch.serves(connection.pending, cursor) {
+                batch.build(form, &self.hub, ChannelKey(connection.pending), cursor);
+            }
+            Output::Batch(form)
+        };
+        let batch = match output {
+            Output::Batch(form) => &self.delivery.batches[form as usize],
+            _ => &self.delivery.single,
+        };
+        if batch.ends.is_empty() {
+            self.connections[index].pending = NONE;
+            return Output::Nothing;
+        }
+        output
+    }
+
+    fn form_rest(&mut self, index: u32) {
+        let connection = &self.connections[index];
+        let key = MessageKey(connection.message);
+        let of = Some((connection.form, self.hub.seq(key)));
+        let rest = &mut self.delivery.rest;
+        if rest.of != of {
+            rest.bytes.clear();
+            form::write(connection.form, &self.hub.message(key), &mut rest.bytes);
+            rest.of = of;
+        }
+    }
+
+    /// Tells a subscriber that messages are lost to it, in its own way.
+    pub(super) fn tell_gap(&mut self, index: u32, gap: &Gap) {
+        let connection = &mut self.connections[index];
+        match connection.form {
+            Form::WsRaw => self.close_websocket(
+                index,
+                CloseCode::CANNOT_RESUME,
+                "messages are lost, and tidings.raw cannot say which",
+            ),
+            Form::WsJson => connection.own().append_with(|out| form::ws_gap(gap, out)),
+            form => connection.own().append_with(|out| form::sse_gap(form, gap, out)),
+        }
+    }
+
+    // Long polls.
+
+    /// Makes the answer of a held poll that has news; `Nothing` if it has none after all.
+    fn next_answer(&mut self, index: u32) -> Output {
+        let gap = self.hub.loss(index);
+        if gap.is_none() && !self.hub.has_news(index) {
+            self.connections[index].pending = NONE;
+            return Output::Nothing;
+        }
+        let connection = &self.connections[index];
+        let shared = gap.is_none()
+            && connection.pending != MANY
+            && connection.flags.has(Flags::KEEP_ALIVE)
+            && !connection.flags.has(Flags::RAW)
+            && !connection.flags.has(Flags::CORS)
+            && !connection.flags.has(Flags::HTTP_10)
+            && self.hub.channel_count(index) == 1;
+        if !shared {
+            self.answer_poll(index, gap.as_ref());
+            return Output::Own;
+        }
+        let channel = connection.pending;
+        let cursor = self.hub.cursor_of(index);
+        if !self.delivery.batches[Form::Poll as usize].serves(channel, cursor) {
+            let mut batch = std::mem::take(&mut self.delivery.batches[Form::Poll as usize]);
+            batch.bytes.clear();
+            self.write_poll_answer(index, None, &mut batch.bytes);
+            batch.serve_from(&self.hub, ChannelKey(channel), cursor);
+            self.delivery.batches[Form::Poll as usize] = batch;
+        }
+        Output::Answer
+    }
+
+    fn sent_answer(&mut self, index: u32, written: usize) -> bool {
+        let rest = &self.delivery.batches[Form::Poll as usize].bytes[written..];
+        let whole = rest.is_empty();
+        if !whole {
+            // An answer belongs to its poll: what the kernel did not take is the connection's own.
+            self.connections[index].own().append(rest);
+        }
+        self.end_poll(index);
+        whole
+    }
+}
+
+impl Batch {
+    fn serves(&self, channel: u32, cursor: u64) -> bool {
+        self.valid && self.channel == channel && self.floor <= cursor && cursor < self.first
+    }
+
+    fn build(&mut self, form: Form, hub: &Hub, channel: ChannelKey, cursor: u64) {
+        self.fill(form, hub, hub.following(channel, cursor));
+        self.serve_from(hub, channel, cursor);
+        self.valid = !self.ends.is_empty();
+    }
+
+    /// Notes which cursors the bytes serve.
+    fn serve_from(&mut self, hub: &Hub, channel: ChannelKey, cursor: u64) {
+        if let Some(first) = hub.next_after(channel, cursor) {
+            self.channel = pending_of(channel);
+            self.first = hub.seq(first);
+            self.floor = hub.before(channel, first);
+            self.valid = true;
+        }
+    }
+
+    fn fill(&mut self, form: Form, hub: &Hub, messages: impl Iterator<Item = MessageKey>) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.valid = false;
+        self.complete = true;
+        for message in messages {
+            let before = self.bytes.len();
+            if before >= BATCH_BYTES {
+                self.complete = false;
+                break;
+            }
+            form::write(form, &hub.message(message), &mut self.bytes);
+            if self.bytes.len() > BATCH_BYTES && before > 0 {
+                self.bytes.truncate(before);
+                self.complete = false;
+                break;
+            }
+            self.ends.push(End { at: self.bytes.len() as u32, message, seq: hub.seq(message) });
+        }
+    }
+}

@@ -1,0 +1,661 @@
+//! Carries events between connections and the hub: the whole server but for system calls.
+//!
+//! The event loop tells it what happened (`accepted`, `received`, `sent`, `expire`, `commit`) and
+//! asks what to do next (`next_reader`, `next_ready`, `output`, `next_dead`). It knows no socket
+//! and no clock: bytes and times come in as arguments.
+//!
+//! Main invariant, proven by `check_invariants` after every turn: a subscriber that is neither
+//! blocked nor in the ready queue has everything of its channels up to the head.
+//!
+//! `requests` acts on HTTP, `websockets` on frames, `answers` writes heads and bodies, `delivery`
+//! sends messages, `timeouts` expires deadlines, `leaving` drains, `commands` serves other threads.
+
+mod answers;
+mod commands;
+mod delivery;
+mod leaving;
+mod requests;
+mod timeouts;
+mod websockets;
+
+use std::collections::VecDeque;
+use std::io;
+
+use crate::app::App;
+use crate::app::Transport;
+use crate::commands::{PublishCallback, Stats};
+use crate::config::Config;
+use crate::connection::reader::Reader;
+use crate::connection::{CloseReason, Connection, Flags, NONE, State};
+use crate::cursor::Epoch;
+use crate::deadlines::Deadlines;
+use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
+use crate::os::{Event, Now};
+use crate::protocol::http;
+use crate::route::Policy;
+use crate::slab::Slab;
+use answers::Reply;
+use delivery::Delivery;
+use leaving::Leaving;
+
+/// The length of a tick, the unit of deadlines.
+pub const TICK_MS: u64 = 50;
+/// Connections over `connections_max` that are still accepted, to be told so.
+pub const RESERVE: usize = 16;
+/// Publishes of one connection that may wait for the log.
+const UNANSWERED_MAX: u32 = 32;
+/// Answers that wait for a reader before its next request is looked at.
+const OWN_BYTES_PAUSE: usize = 64 * 1024;
+/// Fragments of one WebSocket message.
+const FRAGMENTS_MAX: u32 = 4096;
+/// Bytes read and thrown away after the last answer, before the connection is cut.
+const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long an idempotency key is remembered.
+const IDEMPOTENCY_AGE_MS: u64 = 5 * 60 * 1000;
+
+/// Who asked for a publish.
+enum Asker {
+    /// A POST on this connection, to be answered in this manner.
+    Request(u32, Reply),
+    /// A callback of the embedder.
+    Callback(PublishCallback),
+}
+
+/// How far a look at held bytes came.
+enum Progress {
+    /// Something was done with this many.
+    Consumed(usize),
+    /// These were taken in; what follows is not whole.
+    NeedsMore(usize),
+    /// Nothing now: something else has to happen first.
+    Later,
+}
+
+/// The server, but for the system.
+pub struct Engine {
+    config: Config,
+    policy: Policy,
+    app: Option<Box<dyn App>>,
+    hub: Hub,
+    connections: Slab<Connection>,
+    deadlines: Deadlines,
+    /// Subscribers that may be sent something, each once.
+    ready: VecDeque<u32>,
+    /// Connections with something to read or to process, each once.
+    readers: VecDeque<u32>,
+    /// To be freed at the end of the turn.
+    dead: Vec<u32>,
+    /// To be told that nothing more will be written.
+    finished: Vec<u32>,
+    delivery: Delivery,
+    askers: Slab<Asker>,
+    leaving: Option<Leaving>,
+    random: Random,
+    now: Now,
+    tick: u32,
+    date: http::Date,
+    date_second: u64,
+    /// Bytes that may still be read in this turn.
+    turn_bytes: usize,
+    /// Channels that the commit in progress has published to are new up to here.
+    head_before: u64,
+    intake_bytes: usize,
+    own_bytes: usize,
+    over: usize,
+    subscribers: [usize; 3],
+    turns: u64,
+    /// Reused for answers' bodies.
+    body: Vec<u8>,
+}
+
+impl Engine {
+    /// An engine that begins a new life of the log.
+    pub fn new(config: Config, policy: Policy, app: Option<Box<dyn App>>, seed: [u64; 2], now: Now) -> Engine {
+        let limits = Limits {
+            history_messages: config.history_messages,
+            history_bytes: config.history_bytes,
+            history_age_ms: config.history_age.as_millis() as u64,
+            channels_max: config.channels_max,
+            idempotency_keys_max: config.idempotency_keys_max,
+            idempotency_age_ms: IDEMPOTENCY_AGE_MS,
+            burst_bytes_max: 2 * config.publish_bytes_per_turn_max,
+        };
+        Engine {
+            hub: Hub::new(limits, Epoch::from_random(seed[0])),
+            policy,
+            app,
+            connections: Slab::new(),
+            deadlines: Deadlines::new(tick(now)),
+            ready: VecDeque::new(),
+            readers: VecDeque::new(),
+            dead: Vec::new(),
+            finished: Vec::new(),
+            delivery: Delivery::default(),
+            askers: Slab::new(),
+            leaving: None,
+            random: Random::new(seed[1]),
+            now,
+            tick: tick(now),
+            date: http::Date::from_unix_ms(now.wall_ms),
+            date_second: now.wall_ms / 1000,
+            turn_bytes: 0,
+            head_before: 0,
+            intake_bytes: 0,
+            own_bytes: 0,
+            over: 0,
+            subscribers: [0; 3],
+            turns: 0,
+            body: Vec::new(),
+            config,
+        }
+    }
+
+    /// A turn begins at this time.
+    pub fn begin_turn(&mut self, now: Now) {
+        self.now = now;
+        self.tick = tick(now);
+        if now.wall_ms / 1000 != self.date_second {
+            self.date_second = now.wall_ms / 1000;
+            self.date = http::Date::from_unix_ms(now.wall_ms);
+        }
+        self.turn_bytes = self.config.publish_bytes_per_turn_max;
+        self.turns += 1;
+    }
+
+    /// False once this turn has taken in as much as it may.
+    pub fn may_take_commands(&self) -> bool {
+        self.turn_bytes > 0
+    }
+
+    /// The bounds and wishes it runs under.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    // Connections come.
+
+    /// Takes a slot for a connection that is about to be accepted; `None` if the reserve over
+    /// `connections_max` is spent too.
+    pub fn open(&mut self) -> Option<u32> {
+        if self.connections.len() >= self.config.connections_max + RESERVE {
+            return None;
+        }
+        Some(self.connections.insert(Connection::new(self.tick)))
+    }
+
+    /// Gives the slot back: the system accepted nothing.
+    pub fn abandon(&mut self, index: u32) {
+        self.connections.remove(index);
+    }
+
+    /// The slot's connection is there.
+    pub fn accepted(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        connection.flags.set(Flags::KEEP_ALIVE);
+        if self.connections.len() > self.config.connections_max {
+            self.connections[index].flags.set(Flags::OVER);
+            self.over += 1;
+        }
+        // The head's deadline runs from accept: silence must not hold a descriptor.
+        self.set_deadline(index, self.config.head_timeout);
+    }
+
+    /// The system says that a socket may be read or written. It may be wrong, and late.
+    pub fn notice(&mut self, event: Event) {
+        let Event::Socket { index, readable, writable, read_closed } = event else { return };
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        if connection.state == State::Dead {
+            return;
+        }
+        if readable || read_closed {
+            connection.flags.set(Flags::READABLE);
+            connection.flags.put(Flags::READ_CLOSED, connection.flags.has(Flags::READ_CLOSED) || read_closed);
+            self.queue_reader(index);
+        }
+        if writable && self.connections[index].flags.has(Flags::BLOCKED) {
+            self.connections[index].flags.clear(Flags::BLOCKED);
+            self.arm(index);
+            self.answer_ping(index);
+            self.queue_ready(index);
+        }
+    }
+
+    // Bytes come.
+
+    /// The next connection with something to do before the commit, and whether it wants bytes
+    /// from its socket (otherwise what it holds is to be processed). Bounded by the turn's budget.
+    pub fn next_reader(&mut self) -> Option<(u32, bool)> {
+        while self.turn_bytes > 0 {
+            let index = self.readers.pop_front()?;
+            let connection = &mut self.connections[index];
+            connection.flags.clear(Flags::READING);
+            if connection.state == State::Dead {
+                self.free(index);
+                continue;
+            }
+            if connection.flags.has(Flags::PAUSED) && self.may_process(index) {
+                return Some((index, false));
+            }
+            if self.wants_bytes(index) {
+                return Some((index, true));
+            }
+        }
+        None
+    }
+
+    /// True if a reader is left over: the next turn must not wait.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.readers.is_empty()
+    }
+
+    fn may_process(&self, index: u32) -> bool {
+        let connection = &self.connections[index];
+        match connection.state {
+            State::Request => {
+                connection.own_bytes() < OWN_BYTES_PAUSE
+                    && connection.unanswered() < UNANSWERED_MAX
+                    && connection.flags.has(Flags::KEEP_ALIVE)
+            }
+            State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE,
+            _ => false,
+        }
+    }
+
+    fn wants_bytes(&self, index: u32) -> bool {
+        let connection = &self.connections[index];
+        if !connection.flags.has(Flags::READABLE) || connection.flags.has(Flags::ENDED) {
+            return false;
+        }
+        match connection.state {
+            State::Request if !connection.flags.has(Flags::KEEP_ALIVE) => false,
+            State::Request => self.may_process(index) && connection.unanswered() == 0,
+            State::WebSocket => self.may_process(index),
+            // What stands behind a held poll waits here, within the bound of a head.
+            State::Held => {
+                connection.reader.as_ref().is_none_or(|reader| reader.input.len() < self.config.head_bytes_max)
+            }
+            State::Stream | State::Finishing | State::Lingering => true,
+            State::Dead => false,
+        }
+    }
+
+    /// A read brought these bytes; `full` if they filled the buffer, so that there may be more.
+    pub fn received(&mut self, index: u32, bytes: &mut [u8], full: bool) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        self.turn_bytes = self.turn_bytes.saturating_sub(bytes.len().max(1));
+        connection.heard = self.tick;
+        // A short read ends reading, unless the end is known to stand behind it.
+        if !full && !connection.flags.has(Flags::READ_CLOSED) {
+            connection.flags.clear(Flags::READABLE);
+        }
+        match connection.state {
+            State::Request | State::Held | State::WebSocket => self.process(index, bytes),
+            State::Stream => {}
+            State::Finishing | State::Lingering => {
+                let cold = connection.cold();
+                cold.discarded += bytes.len();
+                if cold.discarded > DISCARD_BYTES_MAX {
+                    self.kill(index, CloseReason::Finished);
+                }
+            }
+            State::Dead => {}
+        }
+        self.account(index);
+        self.queue_reader(index);
+    }
+
+    /// Looks again at the bytes a connection holds.
+    pub fn process_held(&mut self, index: u32) {
+        self.turn_bytes = self.turn_bytes.saturating_sub(1);
+        self.process(index, &mut []);
+        self.account(index);
+        self.queue_reader(index);
+    }
+
+    /// A read found the end of the peer's bytes.
+    pub fn ended(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        connection.flags.set(Flags::ENDED);
+        connection.flags.clear(Flags::READABLE);
+        match connection.state {
+            // A complete request before the end still gets its answer.
+            State::Request => self.process(index, &mut []),
+            // A killed client looks the same as one that half-closed.
+            State::Held | State::Stream | State::WebSocket | State::Lingering => {
+                let reason =
+                    if connection.state == State::Lingering { connection.reason } else { CloseReason::PeerClosed };
+                self.kill(index, reason);
+            }
+            State::Finishing | State::Dead => {}
+        }
+        self.account(index);
+    }
+
+    /// A read failed.
+    pub fn read_failed(&mut self, index: u32, error: &io::Error) {
+        let Some(connection) = self.connections.get_mut(index) else { return };
+        match error.kind() {
+            // What was pending is gone; only an event says that there is more.
+            io::ErrorKind::WouldBlock => connection.flags.clear(Flags::READABLE),
+            io::ErrorKind::Interrupted => self.queue_reader(index),
+            _ => self.kill(index, CloseReason::Reset),
+        }
+    }
+
+    /// Takes requests and frames out of what the connection holds and has just received.
+    fn process(&mut self, index: u32, bytes: &mut [u8]) {
+        let connection = &mut self.connections[index];
+        connection.flags.clear(Flags::PAUSED);
+        let kept = connection.reader.take();
+        let held_before = kept.as_ref().map_or(0, |reader| reader.held_bytes());
+        let mut reader = kept.map_or_else(Reader::default, |reader| *reader);
+        let mut gathered = std::mem::take(&mut reader.input);
+        let is_gathered = !gathered.is_empty();
+        let work: &mut [u8] = if is_gathered {
+            gathered.extend_from_slice(bytes);
+            &mut gathered
+        } else {
+            bytes
+        };
+        let total = work.len();
+        let consumed = self.process_bytes(index, &mut reader, work);
+        let may_go_on = matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket);
+        if consumed == total || !may_go_on {
+            // Bytes behind the last request of a connection mean nothing.
+            reader.unread();
+        } else if is_gathered {
+            gathered.drain(..consumed);
+            reader.input = gathered;
+        } else {
+            reader.input.extend_from_slice(&bytes[consumed..]);
+        }
+        let held_after = if reader.is_idle() { 0 } else { reader.held_bytes() };
+        let connection = &mut self.connections[index];
+        if !reader.is_idle() && connection.state != State::Dead {
+            connection.reader = Some(Box::new(reader));
+            self.intake_bytes += held_after;
+        }
+        self.intake_bytes -= held_before;
+        if held_after > held_before && self.intake_bytes > self.config.intake_bytes_max {
+            self.refuse_intake(index);
+        }
+        self.watch_request(index);
+    }
+
+    /// Returns how many bytes were consumed.
+    fn process_bytes(&mut self, index: u32, reader: &mut Reader, work: &mut [u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let state = self.connections[index].state;
+            let progress = match state {
+                State::Stream | State::Finishing | State::Lingering | State::Dead => return work.len(),
+                _ if at == work.len() => return at,
+                State::Request if self.may_process(index) => self.process_request(index, reader, &mut work[at..]),
+                State::WebSocket if self.may_process(index) => self.process_frame(index, reader, &mut work[at..]),
+                State::Request | State::WebSocket | State::Held => Progress::Later,
+            };
+            match progress {
+                Progress::Consumed(bytes) => at += bytes,
+                Progress::NeedsMore(bytes) => return at + bytes,
+                Progress::Later => {
+                    self.connections[index].flags.set(Flags::PAUSED);
+                    return at;
+                }
+            }
+        }
+    }
+
+    // Queues.
+
+    /// Puts a connection among the readers if there is something to read or to process.
+    fn queue_reader(&mut self, index: u32) {
+        let connection = &self.connections[index];
+        if connection.flags.has(Flags::READING) || connection.state == State::Dead {
+            return;
+        }
+        let held = connection.flags.has(Flags::PAUSED) && self.may_process(index);
+        if held || self.wants_bytes(index) {
+            self.connections[index].flags.set(Flags::READING);
+            self.readers.push_back(index);
+        }
+    }
+
+    /// Puts a connection into the ready queue, once, if it may be written to.
+    fn queue_ready(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        if !connection.flags.has(Flags::QUEUED) && !connection.flags.has(Flags::BLOCKED) {
+            connection.flags.set(Flags::QUEUED);
+            self.ready.push_back(index);
+        }
+    }
+
+    // Ends.
+
+    /// Ends a connection in good order: what waits is written, then its sending side is shut, then
+    /// the peer gets time to read it.
+    fn finish(&mut self, index: u32, reason: CloseReason) {
+        self.unsubscribe(index);
+        let connection = &mut self.connections[index];
+        if matches!(connection.state, State::Finishing | State::Lingering | State::Dead) {
+            return;
+        }
+        connection.state = State::Finishing;
+        connection.reason = reason;
+        if let Some(reader) = connection.reader.take() {
+            self.intake_bytes -= reader.held_bytes();
+        }
+        self.set_deadline(index, self.config.close_timeout);
+        self.finish_if_written(index);
+        self.queue_reader(index);
+    }
+
+    /// Shuts the sending side of a finishing connection once its last byte is out.
+    fn finish_if_written(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        if connection.state != State::Finishing || connection.own_bytes() > 0 || connection.message != NONE {
+            return;
+        }
+        if connection.flags.has(Flags::ENDED) {
+            let reason = connection.reason;
+            self.kill(index, reason);
+        } else {
+            connection.state = State::Lingering;
+            self.finished.push(index);
+            self.set_deadline(index, self.config.close_timeout);
+        }
+    }
+
+    /// The next connection whose sending side is to be shut.
+    pub fn next_finished(&mut self) -> Option<u32> {
+        self.finished.pop()
+    }
+
+    /// Ends a connection at once. Its slot is freed at the end of the turn.
+    fn kill(&mut self, index: u32, reason: CloseReason) {
+        if self.connections[index].state == State::Dead {
+            return;
+        }
+        self.unsubscribe(index);
+        let connection = &mut self.connections[index];
+        log::debug!("connection {index} ends: {}", reason.explain());
+        connection.state = State::Dead;
+        connection.reason = reason;
+        let message = std::mem::replace(&mut connection.message, NONE);
+        connection.own = None;
+        if let Some(reader) = connection.reader.take() {
+            self.intake_bytes -= reader.held_bytes();
+        }
+        if message != NONE {
+            self.hub.unpin(MessageKey(message));
+        }
+        self.deadlines.clear(index);
+        self.account(index);
+        self.dead.push(index);
+    }
+
+    /// The next dead connection, for the system to close. Its slot is freed here, at the end of the
+    /// turn and nowhere earlier, or when the last queue that names it has come to it: so an index
+    /// names one connection, and stale events find nobody.
+    pub fn next_dead(&mut self) -> Option<u32> {
+        let index = self.dead.pop()?;
+        if self.connections[index].unanswered() > 0 {
+            self.orphan_askers(index);
+        }
+        if let Some(leaving) = &mut self.leaving {
+            leaving.forget(index);
+        }
+        self.connections[index].cold = None;
+        self.free(index);
+        Some(index)
+    }
+
+    fn free(&mut self, index: u32) {
+        let flags = self.connections[index].flags;
+        if flags.has(Flags::QUEUED) || flags.has(Flags::READING) {
+            return;
+        }
+        if flags.has(Flags::OVER) {
+            self.over -= 1;
+        }
+        self.connections.remove(index);
+    }
+
+    /// Detaches a subscriber from its channels.
+    fn unsubscribe(&mut self, index: u32) {
+        let state = self.connections[index].state;
+        if !state.is_subscribed() {
+            return;
+        }
+        self.settle_fresh(index);
+        let transport = transport(state);
+        self.subscribers[transport as usize] -= 1;
+        if let Some(app) = &mut self.app {
+            let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
+            app.unsubscribed(&channels, transport);
+        }
+        self.hub.unsubscribe(index);
+        self.connections[index].pending = NONE;
+    }
+
+    // Books.
+
+    /// Keeps the sum of own bytes true, and its limit.
+    fn account(&mut self, index: u32) {
+        if let Some(connection) = self.connections.get_mut(index) {
+            let now = connection.own_bytes();
+            let before = std::mem::replace(&mut connection.accounted, now as u32) as usize;
+            self.own_bytes = self.own_bytes + now - before;
+        }
+        while self.own_bytes + self.hub.detached_bytes() > self.config.output_bytes_max {
+            // Pinned and half-written bytes belong to blocked connections; the longest-blocked goes.
+            let Some(longest) = self.delivery.longest_blocked(&self.connections) else { break };
+            log::debug!("output-bytes is spent: closing the connection blocked for longest");
+            self.kill(longest, CloseReason::OutputLimit);
+        }
+    }
+
+    /// How the server stands.
+    pub fn stats(&self) -> Stats {
+        let hub = self.hub.stats();
+        Stats {
+            head: self.hub.head(),
+            connections: self.connections.len(),
+            websockets: self.subscribers[Transport::WebSocket as usize],
+            event_streams: self.subscribers[Transport::Sse as usize],
+            polls: self.subscribers[Transport::Poll as usize],
+            channels: hub.channels,
+            messages: hub.messages,
+            history_bytes: hub.bytes,
+            intake_bytes: self.intake_bytes,
+            output_bytes: self.own_bytes + self.hub.detached_bytes(),
+            turns: self.turns,
+            wakes: 0,
+        }
+    }
+
+    /// Proves what the engine promises; for tests, simulation and fuzzing, after every turn.
+    pub fn check_invariants(&self) {
+        self.hub.check_invariants();
+        self.connections.check_invariants();
+        self.deadlines.check_invariants();
+        let mut own_bytes = 0;
+        let mut intake_bytes = 0;
+        let mut subscribers = [0; 3];
+        let mut queued = 0;
+        let mut reading = 0;
+        let mut fresh = [0; 2];
+        for (index, connection) in self.connections.iter() {
+            own_bytes += connection.own_bytes();
+            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
+            queued += usize::from(connection.flags.has(Flags::QUEUED));
+            reading += usize::from(connection.flags.has(Flags::READING));
+            if connection.flags.has(Flags::FRESH) {
+                fresh[usize::from(connection.flags.has(Flags::GENERATION))] += 1;
+                assert!(connection.flags.has(Flags::QUEUED), "{index}: fresh means in the ready queue");
+            }
+            if connection.state == State::Dead {
+                let named = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::READING);
+                assert!(named, "{index}: the dead are freed unless a queue names them");
+                continue;
+            }
+            if connection.state.is_subscribed() {
+                subscribers[transport(connection.state) as usize] += 1;
+            }
+            assert!(
+                connection.own.as_ref().is_none_or(|own| !own.is_empty()),
+                "{index}: an empty buffer is given back"
+            );
+            let idle = !connection.flags.has(Flags::BLOCKED) && !connection.flags.has(Flags::QUEUED);
+            if idle {
+                assert_eq!(connection.message, NONE, "{index}: half-sent means blocked or ready");
+                assert_eq!(connection.own_bytes(), 0, "{index}: own bytes mean blocked or ready");
+            }
+            if idle && connection.state.is_subscribed() {
+                assert!(!self.hub.has_news(index), "{index}: idle means caught up");
+                assert_eq!(connection.pending, NONE, "{index}: idle means nothing pending");
+            }
+        }
+        assert_eq!(own_bytes, self.own_bytes);
+        assert_eq!(intake_bytes, self.intake_bytes);
+        assert_eq!(subscribers, self.subscribers);
+        assert_eq!(queued, self.ready.len());
+        assert_eq!(reading, self.readers.len());
+        self.delivery.check_fresh(fresh);
+        assert!(self.own_bytes + self.hub.detached_bytes() <= self.config.output_bytes_max || queued > 0);
+    }
+}
+
+/// The tick of a moment.
+pub fn tick(now: Now) -> u32 {
+    (now.monotonic_ms / TICK_MS) as u32
+}
+
+fn transport(state: State) -> Transport {
+    match state {
+        State::WebSocket => Transport::WebSocket,
+        State::Stream => Transport::Sse,
+        _ => Transport::Poll,
+    }
+}
+
+/// A channel of the hub as `Connection::pending` holds it.
+fn pending_of(channel: ChannelKey) -> u32 {
+    channel.0
+}
+
+/// Jitter: not secret, only different for each. xorshift64*, Vigna 2016.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Random {
+        Random(seed | 1)
+    }
+
+    /// A number below `bound`, which is not 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % bound
+    }
+}

@@ -1,0 +1,571 @@
+//! Acts on HTTP requests: publishes, subscriptions, and the other resources.
+//!
+//! Knows what each request means for hub and connection; not how it is framed (`reader`), routed
+//! (`route`) or answered (`answers`). Order of checks: framing, routing, the embedder, draining,
+//! then what the hub says.
+
+use super::answers::{Content, Reply};
+use super::{Asker, Engine, Progress, UNANSWERED_MAX, pending_of, transport};
+use crate::app::{Access, Operation, Request};
+use crate::connection::reader::{self, Inbound, Reader};
+use crate::connection::{CloseReason, Flags, MANY, NONE, State};
+use crate::cursor::{After, Cursor};
+use crate::error::{Code, Refusal};
+use crate::form::{self, Form};
+use crate::gap::{Gap, GapReason};
+use crate::hub::{Outcome, Publish, PublishRefused, Settled, SubscribeRefused, Ticket};
+use crate::pages;
+use crate::protocol::http::{self, BodyLength, RequestHead};
+use crate::protocol::json;
+use crate::protocol::websocket::{self, Handshake, Subprotocol};
+use crate::route::{
+    self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, Format, PublishRequest, SubscribeRequest, Transport,
+};
+
+/// Channels in one page of the list.
+const LIST_MAX: usize = 1000;
+/// A client that sends more slowly than this, after `body_timeout`, is cut off.
+const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
+
+impl Engine {
+    /// Takes the next request out of these bytes and acts on it.
+    pub(super) fn process_request(&mut self, index: u32, reader: &mut Reader, bytes: &mut [u8]) -> Progress {
+        let limits = reader::Limits {
+            head_bytes_max: self.config.head_bytes_max,
+            body_bytes_max: self.config.message_bytes_max,
+        };
+        let total = bytes.len();
+        let mut scratch = http::NO_HEADERS;
+        let (inbound, consumed) = match reader.next_request(bytes, &mut scratch, &limits) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Progress::NeedsMore(0),
+            Err(_) if self.connections[index].unanswered() > 0 => {
+                // What stands before it is answered first.
+                reader.unread();
+                return Progress::Later;
+            }
+            Err(error) => {
+                self.refuse_and_finish(index, &self.reading_refusal(error));
+                return Progress::Consumed(total);
+            }
+        };
+        let (head, body) = match inbound {
+            Inbound::Request(head, body) => (head, body),
+            Inbound::Head(head) => {
+                if self.connections[index].unanswered() > 0 {
+                    reader.unread();
+                    return Progress::Later;
+                }
+                return self.act_on_head(index, &head, total);
+            }
+        };
+        if self.connections[index].flags.has(Flags::OVER) {
+            self.refuse_and_finish(index, &self.over_refusal());
+            return Progress::Consumed(total);
+        }
+        let routed = route::route(&head, &self.policy);
+        let is_publish = matches!(routed, Ok(Action::Publish(_)));
+        let unanswered = self.connections[index].unanswered();
+        if unanswered > 0 && (!is_publish || unanswered >= UNANSWERED_MAX) {
+            // Answers keep the order of the requests; only publishes may overlap.
+            reader.unread();
+            return Progress::Later;
+        }
+        let reply = self.reply_to(&head);
+        let done = match routed {
+            Ok(Action::Publish(publish)) => self.publish(index, &reply, &head, publish, body),
+            Ok(action) => self.act(index, &reply, &head, body, action),
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = done {
+            if unanswered > 0 {
+                reader.unread();
+                return Progress::Later;
+            }
+            self.refuse_request(index, &reply, &head, &refusal);
+        }
+        self.connections[index].flags.clear(Flags::HEAD_BEGUN);
+        Progress::Consumed(consumed)
+    }
+
+    /// A head whose body is still to come: refuse it now, or let it come.
+    fn act_on_head(&mut self, index: u32, head: &RequestHead<'_>, total: usize) -> Progress {
+        let refusal = match route::route(head, &self.policy) {
+            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal()),
+            Err(refusal) => Some(refusal),
+            Ok(action) => match (self.judge(head, &action), head.body) {
+                (Err(refusal), _) => Some(refusal),
+                (Ok(()), BodyLength::Length(bytes)) if bytes > self.config.message_bytes_max as u64 => {
+                    Some(too_large(bytes, self.config.message_bytes_max))
+                }
+                (Ok(()), _) => None,
+            },
+        };
+        if let Some(refusal) = refusal {
+            // The body is on its way, and where it ends is of no interest any more.
+            let reply = Reply { keep_alive: false, ..self.reply_to(head) };
+            self.refuse_request(index, &reply, head, &refusal);
+            return Progress::Consumed(total);
+        }
+        if head.expect_continue {
+            self.connections[index].own().append(http::CONTINUE);
+        }
+        let announced =
+            if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };
+        let extra = std::time::Duration::from_secs(announced / BODY_BYTES_PER_SECOND);
+        self.set_deadline(index, self.config.body_timeout + extra);
+        self.connections[index].flags.set(Flags::HEAD_BEGUN);
+        Progress::NeedsMore(0)
+    }
+
+    /// Asks the embedder, if there is one, whether this may be done.
+    fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<(), Refusal> {
+        let Some(app) = &mut self.app else { return Ok(()) };
+        let one;
+        let (operation, channels): (Operation, &[String]) = match action {
+            Action::Publish(publish) => {
+                one = [publish.channel.clone()];
+                (Operation::Publish, &one)
+            }
+            Action::Delete { channel } => {
+                one = [channel.clone()];
+                (Operation::Delete, &one)
+            }
+            Action::Subscribe(subscribe) => (Operation::Subscribe, &subscribe.channels),
+            Action::Tip { channels } | Action::View { channels } => (Operation::Subscribe, channels),
+            Action::List { .. } => (Operation::Subscribe, &[]),
+            _ => return Ok(()),
+        };
+        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+        match app.authorize(&Request::new(head, &[]), operation, &channels) {
+            Access::Allow => Ok(()),
+            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
+        }
+    }
+
+    fn refuse_request(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, refusal: &Refusal) {
+        if refusal.passes() && head.method == http::Method::Get && route::wants_sse(head) {
+            self.refuse_stream(index, reply, refusal);
+        } else {
+            self.refuse(index, reply, refusal);
+        }
+    }
+
+    fn act(
+        &mut self,
+        index: u32,
+        reply: &Reply,
+        head: &RequestHead<'_>,
+        body: &[u8],
+        action: Action,
+    ) -> Result<(), Refusal> {
+        self.judge(head, &action)?;
+        if self.leaving.is_some()
+            && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
+        {
+            return Err(draining());
+        }
+        match action {
+            Action::Publish(_) => {}
+            Action::Subscribe(subscribe) => self.subscribe(index, reply, subscribe)?,
+            Action::Tip { .. } => {
+                let cursor = self.hub.cursor(self.hub.head());
+                self.answer(index, reply, 200, None, |out| {
+                    http::header(out, "Content-Type", b"application/json");
+                    http::header_display(out, "Tidings-Cursor", cursor);
+                });
+            }
+            Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
+            Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
+            Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
+            Action::Delete { channel } => {
+                self.hub.delete(&channel);
+                self.answer(index, reply, 204, None, |_| {});
+            }
+            Action::Preflight { allow } => {
+                let listed = reply.origin.is_some();
+                self.answer(index, reply, 204, None, |out| {
+                    http::header(out, "Allow", allow.as_bytes());
+                    if listed {
+                        http::header(out, "Access-Control-Allow-Methods", allow.as_bytes());
+                        http::header(out, "Access-Control-Allow-Headers", CORS_ALLOW_HEADERS.as_bytes());
+                        http::header_display(out, "Access-Control-Max-Age", CORS_MAX_AGE_SECONDS);
+                    }
+                });
+            }
+            Action::Health => {
+                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ok\n" }), |_| {});
+            }
+            Action::Ready => {
+                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
+            }
+            Action::Client | Action::Metrics | Action::App => self.answer_app(index, reply, head, body)?,
+        }
+        Ok(())
+    }
+
+    // Publishing.
+
+    /// Appends a message to the log; it is answered when the log has decided.
+    fn publish(
+        &mut self,
+        index: u32,
+        reply: &Reply,
+        head: &RequestHead<'_>,
+        publish: PublishRequest,
+        body: &[u8],
+    ) -> Result<(), Refusal> {
+        let action = Action::Publish(publish);
+        self.judge(head, &action)?;
+        let Action::Publish(publish) = action else { return Ok(()) };
+        // A publish with a key may still be told what became of it.
+        if self.leaving.is_some() && publish.key.is_none() {
+            return Err(draining());
+        }
+        let ticket = self.askers.insert(Asker::Request(index, reply.clone()));
+        let appended = self.append(Publish {
+            ticket: Some(Ticket(ticket)),
+            channel: &publish.channel,
+            event: publish.event.as_deref(),
+            media_type: publish.media_type.as_deref(),
+            payload: body,
+            only_after: publish.only_after,
+            key: publish.key.as_deref(),
+            replay_only: self.leaving.is_some(),
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+        });
+        if let Err(refusal) = appended {
+            self.askers.remove(ticket);
+            return Err(refusal);
+        }
+        let connection = &mut self.connections[index];
+        connection.cold().unanswered += 1;
+        // Nothing is read behind the last request of a connection.
+        connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
+        Ok(())
+    }
+
+    /// Appends a message to the log; the commit decides.
+    pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
+        // Small messages cost more than their bytes.
+        self.turn_bytes = self.turn_bytes.saturating_sub(publish.payload.len() / 8 + 64);
+        self.hub.publish(publish).map_err(|refused| match refused {
+            PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
+        })
+    }
+
+    /// The log decides on what this turn appended; publishers are answered, subscribers woken.
+    pub fn commit(&mut self) {
+        self.hub.commit();
+        while let Some(settled) = self.hub.next_settled() {
+            if let Outcome::Accepted { .. } = settled.outcome {
+                self.wake_subscribers(settled.channel);
+            }
+            self.tell_asker(settled);
+        }
+    }
+
+    fn tell_asker(&mut self, Settled { ticket, channel, outcome }: Settled) {
+        let Some(asker) = ticket.and_then(|ticket| self.askers.remove(ticket.0)) else { return };
+        match asker {
+            Asker::Callback(callback) => callback(self.published(outcome)),
+            Asker::Request(index, reply) => {
+                let name = self.hub.channel_name(channel).to_owned();
+                self.answer_publish(index, &reply, &name, outcome);
+            }
+        }
+    }
+
+    fn answer_publish(&mut self, index: u32, reply: &Reply, channel: &str, outcome: Outcome) {
+        if self.connections[index].state == State::Dead {
+            return;
+        }
+        self.connections[index].cold().unanswered -= 1;
+        match outcome {
+            Outcome::Accepted { seq, subscribers, .. } => {
+                let id = self.hub.cursor(seq);
+                self.answer_json(index, reply, |out| json::write_published(out, id, channel, subscribers));
+            }
+            Outcome::Repeated { seq, subscribers } => {
+                let id = self.hub.cursor(seq);
+                let mut body = Vec::new();
+                json::write_published(&mut body, id, channel, subscribers);
+                let content = Content { media_type: "application/json", body: &body };
+                self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
+            }
+            other => self.refuse(index, reply, &outcome_refusal(other)),
+        }
+        self.queue_ready(index);
+        self.set_deadline_between_requests(index);
+        self.queue_reader(index);
+    }
+
+    // Subscribing.
+
+    fn subscribe(&mut self, index: u32, reply: &Reply, request: SubscribeRequest) -> Result<(), Refusal> {
+        let start = match self.hub.subscribe(index, &request.channels, &request.after) {
+            Ok(start) => start,
+            Err(SubscribeRefused::ChannelsFull) => return Err(channels_full(self.config.channels_max)),
+        };
+        let connection = &mut self.connections[index];
+        connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
+        connection.flags.put(Flags::HTTP_10, reply.http_10);
+        connection.flags.put(Flags::CORS, reply.origin.is_some());
+        connection.flags.put(Flags::RAW, request.format == Format::Raw);
+        connection.state = match request.transport {
+            Transport::WebSocket(_) => State::WebSocket,
+            Transport::Sse => State::Stream,
+            Transport::Poll { .. } => State::Held,
+        };
+        self.subscribers[transport(connection.state) as usize] += 1;
+        if let Some(app) = &mut self.app {
+            let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
+            app.subscribed(&channels, transport(self.connections[index].state));
+        }
+        let gap = start.gap.as_ref();
+        match &request.transport {
+            Transport::Poll { wait } => self.start_poll(index, reply, gap, *wait),
+            Transport::Sse => self.start_sse(index, reply, gap, start.cursor, request.format),
+            Transport::WebSocket(handshake) => {
+                self.start_websocket(index, gap, start.cursor, &request.after, handshake);
+            }
+        }
+        // Find, attach and replay are one step: what comes after the cursor is pending from now on.
+        if self.connections[index].state.is_subscribed() && self.hub.has_news(index) {
+            let mut channels = self.hub.channels_of(index);
+            let first = channels.next();
+            let pending = if channels.next().is_some() { MANY } else { first.map_or(NONE, pending_of) };
+            drop(channels);
+            self.connections[index].pending = pending;
+            self.queue_ready(index);
+        }
+        Ok(())
+    }
+
+    fn start_poll(&mut self, index: u32, reply: &Reply, gap: Option<&Gap>, wait: std::time::Duration) {
+        let connection = &mut self.connections[index];
+        connection.form = Form::Poll;
+        if let Some(origin) = &reply.origin {
+            connection.cold().origin = Some(origin.clone());
+        }
+        if gap.is_some() || wait.is_zero() || self.hub.has_news(index) {
+            self.answer_poll(index, gap);
+        } else {
+            self.set_deadline(index, wait);
+        }
+    }
+
+    fn start_sse(&mut self, index: u32, reply: &Reply, gap: Option<&Gap>, cursor: Cursor, format: Format) {
+        let form = match (format, reply.http_10) {
+            (Format::Raw, false) => Form::SseRawChunked,
+            (Format::Raw, true) => Form::SseRawPlain,
+            (Format::Json, false) => Form::SseJsonChunked,
+            (Format::Json, true) => Form::SseJsonPlain,
+        };
+        self.connections[index].form = form;
+        self.start_stream(index, reply, form);
+        let retry = self.retry_ms();
+        let own = self.connections[index].own();
+        own.append_with(|out| form::sse_first(form, retry, gap.is_none().then_some(cursor), out));
+        if let Some(gap) = gap {
+            own.append_with(|out| form::sse_gap(form, gap, out));
+        }
+        self.set_first_heartbeat(index, self.config.heartbeat);
+    }
+
+    fn start_websocket(&mut self, index: u32, gap: Option<&Gap>, cursor: Cursor, asked: &After, handshake: &Handshake) {
+        let (date, lists_origins) = (self.date, self.policy.lists_origins());
+        let ping = self.config.ping;
+        let connection = &mut self.connections[index];
+        connection.form = if handshake.protocol == Subprotocol::Raw { Form::WsRaw } else { Form::WsJson };
+        connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
+        let form = connection.form;
+        connection.own().append_with(|out| {
+            http::start_response(out, 101, &date);
+            websocket::write_handshake_answer(out, handshake);
+            if lists_origins {
+                http::header(out, "Vary", b"Origin");
+            }
+            http::finish_head(out);
+            if form == Form::WsJson {
+                // If a gap follows, the cursor is the asked one, left out if it is none of ours.
+                let first = match (gap.map(|gap| gap.reason), asked) {
+                    (None, _) => Some(cursor),
+                    (Some(GapReason::Unknown), _) => None,
+                    (Some(_), After::At(asked)) => Some(*asked),
+                    (Some(_), _) => None,
+                };
+                form::ws_first(first, ping, out);
+            }
+        });
+        self.set_first_heartbeat(index, self.config.ping);
+        if let Some(gap) = gap {
+            self.tell_gap(index, gap);
+        }
+    }
+
+    // Other resources.
+
+    fn list(&mut self, index: u32, reply: &Reply, prefix: &str, after: Option<&str>) {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        body.extend_from_slice(b"{\"channels\":[");
+        let mut last = None;
+        let mut next = None;
+        for (nth, channel) in self.hub.list(prefix, after, LIST_MAX + 1).enumerate() {
+            if nth == LIST_MAX {
+                next = last;
+                break;
+            }
+            let mut subscribers = [0; 3];
+            for &(subscriber, _) in self.hub.subscribers(channel.key) {
+                subscribers[transport(self.connections[subscriber].state) as usize] += 1;
+            }
+            if nth > 0 {
+                body.push(b',');
+            }
+            let ends = channel.oldest.zip(channel.newest);
+            let line = json::ChannelLine {
+                name: channel.name,
+                subscribers,
+                messages: channel.messages as u64,
+                bytes: channel.bytes as u64,
+                ends: ends.map(|(oldest, newest)| (self.hub.cursor(oldest), self.hub.cursor(newest))),
+            };
+            json::write_channel(&mut body, &line);
+            last = Some(channel.name);
+        }
+        body.extend_from_slice(b"]");
+        if let Some(next) = next {
+            body.extend_from_slice(b",\"next\":");
+            json::write_string(&mut body, next);
+        }
+        body.extend_from_slice(b"}");
+        let content = Content { media_type: "application/json", body: &body };
+        self.answer(index, reply, 200, Some(content), |_| {});
+        self.body = body;
+    }
+
+    fn answer_page(&mut self, index: u32, reply: &Reply, page: &pages::Page) {
+        let content = Content { media_type: page.media_type, body: page.body };
+        self.answer(index, reply, 200, Some(content), |out| {
+            http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
+            http::header(out, "Referrer-Policy", b"no-referrer");
+        });
+    }
+
+    fn answer_app(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, body: &[u8]) -> Result<(), Refusal> {
+        let response = self.app.as_mut().and_then(|app| app.request(&Request::new(head, body)));
+        let Some(response) = response else {
+            return Err(Refusal::new(
+                Code::NotFound,
+                "nothing is here; channels are at /channels/NAME, their list at /channels",
+            ));
+        };
+        let status = if (200..600).contains(&response.status) { response.status } else { 500 };
+        let content = Content { media_type: &response.content_type, body: &response.body };
+        self.answer(index, reply, status, Some(content), |out| {
+            for (name, value) in &response.headers {
+                let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
+                let is_token =
+                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+                if is_token && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                    http::header(out, name, value.as_bytes());
+                }
+            }
+        });
+        Ok(())
+    }
+
+    // Refusals.
+
+    fn reading_refusal(&self, error: reader::Error) -> Refusal {
+        match error {
+            reader::Error::Http(error) => Refusal::new(error.code(), error.to_string()),
+            reader::Error::BodyTooLarge => Refusal::new(
+                Code::MessageTooLarge,
+                format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),
+            ),
+        }
+    }
+
+    fn over_refusal(&self) -> Refusal {
+        Refusal::new(
+            Code::TooManyConnections,
+            format!("the server has its {} connections; try again later", self.config.connections_max),
+        )
+    }
+
+    /// The server holds all the unfinished input that it may: this connection's is given up.
+    pub(super) fn refuse_intake(&mut self, index: u32) {
+        let message = "the server holds too many unfinished requests and messages; try again later";
+        match self.connections[index].state {
+            State::WebSocket => self.close_websocket(index, websocket::CloseCode::TRY_LATER, message),
+            State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
+            _ => self.kill(index, CloseReason::Finished),
+        }
+    }
+
+    // Between requests.
+
+    /// Watches over the next request: its beginning, its end, or the peer's.
+    pub(super) fn watch_request(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        if connection.state != State::Request || connection.unanswered() > 0 {
+            return;
+        }
+        if connection.flags.has(Flags::ENDED) && !connection.flags.has(Flags::PAUSED) {
+            // What is left is not a whole request and never will be.
+            return self.finish(index, CloseReason::PeerClosed);
+        }
+        if connection.has_input() && !connection.flags.has(Flags::HEAD_BEGUN) && !connection.flags.has(Flags::PAUSED) {
+            connection.flags.set(Flags::HEAD_BEGUN);
+            self.set_deadline(index, self.config.head_timeout);
+        } else if !connection.has_input() {
+            self.set_deadline_between_requests(index);
+        }
+    }
+
+    /// A connection that was answered may stay, but not for ever.
+    pub(super) fn set_deadline_between_requests(&mut self, index: u32) {
+        let connection = &self.connections[index];
+        if connection.state == State::Request && !connection.flags.has(Flags::BLOCKED) && !connection.has_input() {
+            self.set_deadline(index, self.config.idle_timeout);
+        }
+    }
+}
+
+/// 413, in numbers.
+pub(super) fn too_large(bytes: u64, limit: usize) -> Refusal {
+    Refusal::new(Code::MessageTooLarge, format!("the message has {bytes} bytes, the limit is {limit}"))
+}
+
+/// 503 while leaving.
+pub(super) fn draining() -> Refusal {
+    Refusal::new(Code::Draining, "the server is leaving; try again in a few seconds")
+}
+
+fn channels_full(limit: usize) -> Refusal {
+    Refusal::new(
+        Code::ChannelsFull,
+        format!("all {limit} channels keep a message or have a subscriber; try again later, or use one of them"),
+    )
+}
+
+/// What a publisher is told when the log did not take the message.
+pub(super) fn outcome_refusal(outcome: Outcome) -> Refusal {
+    match outcome {
+        Outcome::Moved { at } => {
+            let mut refusal = Refusal::new(Code::ChannelMoved, "the channel has a newer message than If-Match names");
+            refusal.cursor = Some(at);
+            refusal
+        }
+        Outcome::Mismatch => Refusal::new(
+            Code::IdempotencyMismatch,
+            "this Idempotency-Key came with another body, type or event; use a new key for a new message",
+        ),
+        Outcome::Draining => draining(),
+        _ => Refusal::new(Code::LogFailed, "the log cannot take messages"),
+    }
+}

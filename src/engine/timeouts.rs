@@ -1,0 +1,152 @@
+//! Expires deadlines: each connection has one, and its state says what it means.
+//!
+//! | state | at the deadline |
+//! | --- | --- |
+//! | any, blocked | the reader has stalled: close |
+//! | `Request` | no request, or half of one: 408 if it began, and the end |
+//! | `Held` | answer with nothing but a fresh cursor |
+//! | `Stream` | heartbeat |
+//! | `WebSocket` | ping, or close a peer that was silent for two |
+//! | `Finishing`, `Lingering` | close |
+
+use std::time::Duration;
+
+use super::answers::Reply;
+use super::{Engine, TICK_MS};
+use crate::connection::{CloseReason, Flags, State};
+use crate::cursor::Cursor;
+use crate::error::{Code, Refusal};
+use crate::form::{self, Form};
+use crate::protocol::websocket::{self, Opcode};
+
+/// Heartbeats beat on a raster of 250 ms, so that an idle server wakes at most four times a second.
+const RASTER_TICKS: u32 = 5;
+
+impl Engine {
+    /// Does what is due.
+    pub fn expire(&mut self) {
+        while let Some(index) = self.deadlines.pop_expired(self.tick) {
+            self.expire_connection(index);
+        }
+        self.expire_leaving();
+    }
+
+    fn expire_connection(&mut self, index: u32) {
+        let Some(connection) = self.connections.get(index) else { return };
+        if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
+            return self.kill(index, CloseReason::Stalled);
+        }
+        match connection.state {
+            State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {
+                let message = "the request did not end in time; send it at once, or more quickly";
+                let reply = Reply { keep_alive: false, ..Reply::default() };
+                self.refuse(index, &reply, &Refusal::new(Code::RequestTimeout, message));
+                self.queue_ready(index);
+            }
+            State::Request => self.finish(index, CloseReason::Idle),
+            State::Held => {
+                self.answer_poll(index, None);
+                self.queue_ready(index);
+                self.queue_reader(index);
+            }
+            State::Stream => self.beat(index),
+            State::WebSocket => self.ping(index),
+            State::Finishing | State::Lingering => {
+                let reason = connection.reason;
+                self.kill(index, reason);
+            }
+            State::Dead => {}
+        }
+    }
+
+    fn beat(&mut self, index: u32) {
+        let interval = ticks(self.config.heartbeat);
+        let connection = &self.connections[index];
+        let quiet = self.tick.wrapping_sub(connection.wrote);
+        // What was written lately was as good as a heartbeat; what is queued will be.
+        if connection.flags.has(Flags::QUEUED) || quiet + RASTER_TICKS < interval {
+            return self.set_tick(index, self.tick + interval.saturating_sub(quiet).max(RASTER_TICKS));
+        }
+        let moved_to = self.advance(index);
+        let form = self.connections[index].form;
+        self.connections[index].own().append_with(|out| form::sse_heartbeat(form, moved_to, out));
+        self.queue_ready(index);
+        self.set_tick(index, self.tick + interval);
+    }
+
+    fn ping(&mut self, index: u32) {
+        let interval = ticks(self.config.ping);
+        let connection = &self.connections[index];
+        if self.tick.wrapping_sub(connection.heard) >= 2 * interval {
+            return self.kill(index, CloseReason::Silent);
+        }
+        let json = connection.form == Form::WsJson;
+        // Only a subscriber that has everything may be told the head.
+        let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
+        self.connections[index].own().append_with(|out| {
+            if let (Some(cursor), true) = (moved_to, json) {
+                form::ws_cursor(cursor, out);
+            }
+            websocket::encode_frame(out, Opcode::Ping, b"");
+        });
+        self.queue_ready(index);
+        self.set_tick(index, self.tick + interval);
+    }
+
+    /// Moves the cursor of a subscriber that has everything to the head; the head, if it moved.
+    fn advance(&mut self, index: u32) -> Option<Cursor> {
+        let head = self.hub.head();
+        if self.hub.cursor_of(index) == head {
+            return None;
+        }
+        self.hub.set_cursor(index, head);
+        Some(self.hub.cursor(head))
+    }
+
+    /// Sets the deadline of a stream's first heartbeat: a random part of the interval, for many
+    /// that arrived together must not beat together.
+    pub(super) fn set_first_heartbeat(&mut self, index: u32, interval: Duration) {
+        let interval = u64::from(ticks(interval));
+        let first = interval / 2 + self.random.below(interval / 2 + 1);
+        self.set_tick(index, self.tick + (first as u32).max(1));
+    }
+
+    /// Sets the deadline that the state of a connection asks for, after it was blocked.
+    pub(super) fn arm(&mut self, index: u32) {
+        match self.connections[index].state {
+            State::Stream => self.set_first_heartbeat(index, self.config.heartbeat),
+            State::WebSocket => self.set_first_heartbeat(index, self.config.ping),
+            State::Request => self.set_deadline(index, self.config.idle_timeout),
+            State::Held => self.set_deadline(index, self.config.stall_timeout),
+            State::Finishing | State::Lingering => self.set_deadline(index, self.config.close_timeout),
+            State::Dead => {}
+        }
+    }
+
+    /// Sets a connection's deadline this far from now.
+    pub(super) fn set_deadline(&mut self, index: u32, after: Duration) {
+        self.deadlines.set(index, self.tick + ticks(after));
+    }
+
+    fn set_tick(&mut self, index: u32, tick: u32) {
+        self.deadlines.set(index, tick.div_ceil(RASTER_TICKS) * RASTER_TICKS);
+    }
+
+    /// How long the loop may wait, from the moment of the last `begin_turn`.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if self.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().and_then(|leaving| leaving.next_tick())];
+        let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
+        let due = due.chain(self.hub.next_expiry_ms()).min()?;
+        Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
+    }
+}
+
+/// A time in ticks: at least one, and never early.
+pub(super) fn ticks(duration: Duration) -> u32 {
+    let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS)) + 1;
+    // A deadline years away is as good as none, and must not wrap.
+    ticks.min(u128::from(u32::MAX / 4)) as u32
+}

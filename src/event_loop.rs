@@ -1,0 +1,292 @@
+//! The turn: fixed phases, each with a budget. Names no system call's implementation (`Os` does)
+//! and no protocol: it asks the engine what to do and tells it what happened.
+//!
+//! Idle connections cost a turn nothing. A fault of one socket ends that socket; only a failing
+//! `wait` leaves the loop.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::App;
+use crate::commands::{Command, Commands};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::os::{Event, Now, Os};
+use crate::route::{Policy, PolicyError};
+
+/// What one read takes at most. Large, for it is the loop's and not a connection's; what a quiet
+/// server never touches is never resident.
+const READ_BYTES: usize = 256 * 1024;
+/// How long until a failed accept is tried again. Edge-triggered readiness will not say it again.
+const ACCEPT_RETRY_MS: u64 = 100;
+/// Commands per turn.
+const COMMANDS_PER_TURN_MAX: usize = 4096;
+
+/// What a loop is made with, besides the system and the configuration.
+pub struct Parts {
+    /// The server listens on loopback, where `Host` must be a local name.
+    pub loopback: bool,
+    /// How many listeners the system has.
+    pub listeners: usize,
+    /// The embedder's hooks.
+    pub app: Option<Box<dyn App>>,
+    /// What other threads ask for.
+    pub commands: Arc<Commands>,
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        let commands = Commands::new(1024, 64 * 1024 * 1024, Box::new(|| {}));
+        Parts { loopback: true, listeners: 1, app: None, commands: Arc::new(commands) }
+    }
+}
+
+/// What a turn left behind.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Something is left over: the next turn must not wait.
+    pub more: bool,
+    /// The server has left; no turn follows.
+    pub stopped: bool,
+}
+
+/// The whole server over some system.
+pub struct EventLoop<O: Os> {
+    os: O,
+    engine: Engine,
+    commands: Arc<Commands>,
+    events: Vec<Event>,
+    buffer: Box<[u8]>,
+    listeners: Vec<Listener>,
+    now: Now,
+    wakes: u64,
+}
+
+/// Readiness of a listener: a state, like that of every socket.
+#[derive(Copy, Clone)]
+struct Listener {
+    pending: bool,
+    retry_at_ms: Option<u64>,
+}
+
+impl<O: Os> EventLoop<O> {
+    /// A loop over this system, with an empty log in a new epoch.
+    pub fn new(mut os: O, config: Config, parts: Parts) -> Result<EventLoop<O>, PolicyError> {
+        let policy = Policy::new(&config, parts.loopback)?;
+        let now = os.now();
+        let seed = [os.random(), os.random()];
+        Ok(EventLoop {
+            os,
+            engine: Engine::new(config, policy, parts.app, seed, now),
+            commands: parts.commands,
+            events: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            // Connections may have come before we looked.
+            listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.listeners],
+            now,
+            wakes: 0,
+        })
+    }
+
+    /// One turn, waiting at most this long for something to do (`None`: for ever).
+    pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<Turn> {
+        self.wait(timeout)?;
+        self.accept();
+        self.read();
+        self.take_commands();
+        self.engine.expire();
+        self.engine.commit();
+        self.flush();
+        // After the flush, never before: a subscriber that keeps up gets no gap from one burst.
+        self.engine.trim();
+        self.reap();
+        let stopped = self.engine.has_left();
+        if self.engine.is_deaf() && !self.listeners.is_empty() {
+            self.listeners.clear();
+            self.os.close_listeners();
+        }
+        Ok(Turn { more: self.next_timeout() == Some(Duration::ZERO), stopped })
+    }
+
+    /// How long the next turn may wait. Zero: something is left over, call `turn` again.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if !self.commands.is_empty() || self.listeners.iter().any(|l| l.pending && l.retry_at_ms.is_none()) {
+            return Some(Duration::ZERO);
+        }
+        let retry = self.listeners.iter().filter_map(|listener| listener.retry_at_ms).min();
+        let retry = retry.map(|at| Duration::from_millis(at.saturating_sub(self.now.monotonic_ms)));
+        retry.into_iter().chain(self.engine.next_timeout()).min()
+    }
+
+    /// The system it runs over.
+    pub fn os(&mut self) -> &mut O {
+        &mut self.os
+    }
+
+    /// The same, to look at.
+    pub fn os_ref(&self) -> &O {
+        &self.os
+    }
+
+    /// The engine, for the thread that turns the loop.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// Begins to leave in good order.
+    pub fn drain(&mut self) {
+        self.engine.drain();
+    }
+
+    /// Proves what must hold after every turn.
+    pub fn check_invariants(&self) {
+        self.engine.check_invariants();
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = self.next_timeout().into_iter().chain(timeout).min();
+        self.events.clear();
+        self.os.wait(timeout, &mut self.events)?;
+        self.now = self.os.now();
+        self.engine.begin_turn(self.now);
+        for &event in &self.events {
+            match event {
+                Event::Listener(number) => {
+                    if let Some(listener) = self.listeners.get_mut(number) {
+                        *listener = Listener { pending: true, retry_at_ms: None };
+                    }
+                }
+                Event::Wake => self.wakes += 1,
+                socket => self.engine.notice(socket),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let mut budget = self.engine.config().accepts_per_turn_max;
+        for number in 0..self.listeners.len() {
+            if self.listeners[number].retry_at_ms.is_some_and(|at| at > self.now.monotonic_ms) {
+                continue;
+            }
+            while self.listeners[number].pending && budget > 0 {
+                budget -= 1;
+                self.listeners[number] = self.accept_one(number);
+            }
+        }
+    }
+
+    /// Accepts one connection; returns whether more may wait.
+    fn accept_one(&mut self, number: usize) -> Listener {
+        let more = Listener { pending: true, retry_at_ms: None };
+        let Some(index) = self.engine.open() else {
+            // Over the reserve: accepted, so that the peer learns of it, and closed at once.
+            let beyond = u32::MAX - 1;
+            return match self.os.accept(number, beyond) {
+                Ok(()) => {
+                    self.os.close(beyond);
+                    more
+                }
+                Err(error) => self.accept_failed(&error),
+            };
+        };
+        match self.os.accept(number, index) {
+            Ok(()) => {
+                self.engine.accepted(index);
+                more
+            }
+            Err(error) => {
+                self.engine.abandon(index);
+                self.accept_failed(&error)
+            }
+        }
+    }
+
+    fn accept_failed(&self, error: &io::Error) -> Listener {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Listener { pending: false, retry_at_ms: None },
+            // accept(2): the connection died in the queue, or a signal came; the next may be well.
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {
+                Listener { pending: true, retry_at_ms: None }
+            }
+            // No descriptor, no memory, or something new: never exit, never spin.
+            _ => {
+                log::warn!("accept failed: {error}; trying again shortly");
+                Listener { pending: true, retry_at_ms: Some(self.now.monotonic_ms + ACCEPT_RETRY_MS) }
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        while let Some((index, wants_bytes)) = self.engine.next_reader() {
+            if wants_bytes {
+                match self.os.read(index, &mut self.buffer) {
+                    Ok(0) => self.engine.ended(index),
+                    Ok(n) => {
+                        let full = n == self.buffer.len();
+                        self.engine.received(index, &mut self.buffer[..n], full);
+                    }
+                    Err(error) => self.engine.read_failed(index, &error),
+                }
+            } else {
+                self.engine.process_held(index);
+            }
+            // Everything that one read asked for is answered by one write.
+            self.engine.begin_answers();
+            self.write(index);
+        }
+    }
+
+    fn take_commands(&mut self) {
+        self.commands.awake();
+        for _ in 0..COMMANDS_PER_TURN_MAX {
+            if !self.engine.may_take_commands() {
+                break;
+            }
+            match self.commands.pop() {
+                Some(Command::Stats(callback)) => {
+                    callback(crate::commands::Stats { wakes: self.wakes, ..self.engine.stats() });
+                }
+                Some(command) => self.engine.command(command),
+                None => break,
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for _ in 0..self.engine.config().writes_per_turn_max {
+            let Some(index) = self.engine.next_ready() else { break };
+            self.write(index);
+        }
+    }
+
+    fn write(&mut self, index: u32) {
+        while let Some(bytes) = self.engine.output(index) {
+            let result = self.os.write(index, bytes);
+            self.engine.sent(index, result);
+        }
+        self.engine.end_visit(index);
+    }
+
+    fn reap(&mut self) {
+        while let Some(index) = self.engine.next_finished() {
+            self.os.shutdown_write(index);
+        }
+        let mut freed = false;
+        while let Some(index) = self.engine.next_dead() {
+            self.os.close(index);
+            freed = true;
+        }
+        if freed {
+            // A descriptor is free again: who waits for one need not wait for the timer.
+            self.listeners.iter_mut().for_each(|listener| listener.retry_at_ms = None);
+        }
+    }
+}
+
+impl<O: Os> Drop for EventLoop<O> {
+    fn drop(&mut self) {
+        self.commands.close();
+    }
+}

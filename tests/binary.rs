@@ -1,0 +1,247 @@
+//! The program as its users meet it: what it prints, where, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
+
+/// The program, without any variable of ours from outside.
+fn tidings(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn outcome(output: &Output) -> (Option<i32>, &str, &str) {
+    let text = |bytes| std::str::from_utf8(bytes).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn questions_are_answered_on_standard_output() {
+    for (arguments, first_line) in [
+        (&["--help"][..], "tidings: a push server for long polling, Server-Sent Events and WebSocket"),
+        (&["-h"], "tidings: a push server for long polling, Server-Sent Events and WebSocket"),
+        (&["--version"], concat!("tidings ", env!("CARGO_PKG_VERSION"))),
+        (&["-V", "--nonsense"], concat!("tidings ", env!("CARGO_PKG_VERSION"))),
+        (&["--print-config"], "listen                      127.0.0.1:8080       default"),
+    ] {
+        let output = tidings(arguments).output().unwrap();
+        let (code, stdout, stderr) = outcome(&output);
+        assert_eq!((code, stdout.lines().next(), stderr), (Some(0), Some(first_line), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_version_names_the_features() {
+    let output = tidings(&["--version"]).output().unwrap();
+    assert_eq!(outcome(&output).1.lines().nth(1), Some("features: cli"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = tidings(&["--help"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(outcome(&output), (Some(0), "", ""));
+}
+
+#[test]
+fn the_environment_is_read_and_shown() {
+    let output = tidings(&["--print-config", "--ping=9s"]).env("TIDINGS_HISTORY_AGE", "900").output().unwrap();
+    let (code, stdout, _) = outcome(&output);
+    assert_eq!(code, Some(0));
+    for line in [
+        "history-age                 15m                  environment TIDINGS_HISTORY_AGE",
+        "ping                        9s                   option --ping",
+        "drain                       10s                  default",
+    ] {
+        assert!(stdout.lines().any(|printed| printed == line), "{line}\n{stdout}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_on_standard_error_with_code_2() {
+    for (arguments, said) in [
+        (&["--lisen", "127.0.0.1:0"][..], "tidings: there is no option --lisen; did you mean --listen?\n"),
+        (&["--listen"], "tidings: --listen needs a value: an address or name and a port"),
+        (&["--listen", "8080"], "tidings: --listen 8080: this is not right; right is an address or name and a port"),
+        (&["--drain", "soon"], "tidings: --drain soon: this is not right; right is a whole number of seconds"),
+        (&["serve"], "tidings: unexpected argument serve"),
+        (&["--stdin", "a\nb\x1b"], "tidings: --stdin a\nb\\u{1b}: this is not right"),
+        (&["--listen", "0.0.0.0:0"], "tidings: --listen 0.0.0.0:0: other hosts can reach this address"),
+    ] {
+        let output = tidings(arguments).output().unwrap();
+        let (code, stdout, stderr) = outcome(&output);
+        assert_eq!((code, stdout), (Some(2), ""), "{arguments:?}");
+        assert!(stderr.starts_with(said), "{stderr}");
+        assert!(stderr.ends_with("\nTry: tidings --help\n"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let output = tidings(&[]).env("TIDINGS_CONNECTIONS_MAX", "many").output().unwrap();
+    let (code, _, stderr) = outcome(&output);
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("tidings: TIDINGS_CONNECTIONS_MAX=many: this is not right; right is a whole number"));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_explained_with_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (arguments, start, reason) in [
+        (&["--listen", &taken][..], format!("tidings: cannot listen on {taken}: "), "the port is in use"),
+        // RFC 5737: no host has this address.
+        (
+            &["--listen", "192.0.2.1:0", "--allow-anyone-to-publish"],
+            "tidings: cannot listen on 192.0.2.1:0: ".into(),
+            "the address is not one of this host's",
+        ),
+    ] {
+        let output = tidings(arguments).output().unwrap();
+        let (code, stdout, stderr) = outcome(&output);
+        assert_eq!((code, stdout), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains(&format!("{start}{reason}")), "{stderr}");
+    }
+}
+
+/// A running server. Whatever a test finds, it does not outlive it.
+struct Running {
+    child: Child,
+    stderr: Option<BufReader<ChildStderr>>,
+    banner: String,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().map(BufReader::new);
+        let mut running = Running { child, stderr, banner: String::new() };
+        running.hear("connections: at most ");
+        running
+    }
+
+    /// Reads standard error up to a line with these words.
+    fn hear(&mut self, words: &str) {
+        let from = self.banner.len();
+        let stderr = self.stderr.as_mut().unwrap();
+        while !self.banner[from..].contains(words) {
+            let heard = stderr.read_line(&mut self.banner).unwrap();
+            assert_ne!(heard, 0, "the program ended without {words:?}:\n{}", self.banner);
+        }
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        self.banner.lines().filter_map(|line| line.strip_prefix("listening on http://")).collect()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        // Takes what it still says, so that it cannot block on it.
+        if let Some(stderr) = &mut self.stderr {
+            stderr.read_to_string(&mut self.banner).unwrap();
+        }
+        self.child.wait().unwrap().code()
+    }
+
+    /// One request over a connection of its own; the whole answer.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.addresses()[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_banner_shows_the_ports_really_bound() {
+    let server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]));
+    let addresses = server.addresses();
+    assert_eq!(addresses.len(), 2, "{}", server.banner);
+    assert_ne!(addresses[0], addresses[1]);
+    for address in &addresses {
+        TcpStream::connect(address).unwrap();
+    }
+    let url = format!("'http://{}/channels/news'", addresses[0]);
+    assert!(server.banner.contains(&format!("curl -d 'hello' {url}\n")), "{}", server.banner);
+    assert!(server.banner.contains("?transport=sse'\n"), "{}", server.banner);
+}
+
+#[test]
+fn both_signals_end_it_with_code_0() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain", "0"]));
+        server.signal(signal);
+        server.hear(&format!("INFO  SIG{signal}: draining"));
+        assert_eq!(server.exit_code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_drain() {
+    // The grace keeps the server listening for an hour, with or without anybody connected.
+    let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain-grace", "1h"]));
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: draining");
+    server.signal("INT");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn lines_of_standard_input_are_published_and_serving_goes_on() {
+    let mut command = tidings(&["--listen", "127.0.0.1:0", "--stdin", "log", "--message-bytes-max", "8"]);
+    command.stdin(Stdio::piped());
+    let mut server = Running::start(command);
+    assert!(server.banner.contains("each line of standard input goes to the channel log\n"));
+    let mut input = server.child.stdin.take().unwrap();
+    input.write_all(b"one\r\nmuch too long\nb\xff\nlast").unwrap();
+    drop(input);
+    server.hear("line 2: 13 bytes, the limit is 8: skipped");
+    server.hear("standard input has ended after 4 lines; serving goes on");
+
+    let answer =
+        server.ask("GET /channels/log?after=earliest&wait=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let data: Vec<&str> = ["\"data\":\"one\"", "\"base64\":\"Yv8=\"", "\"data\":\"last\""].into();
+    let places: Vec<Option<usize>> = data.iter().map(|data| answer.find(data)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{answer}");
+    assert_eq!(answer.matches("\"id\":").count(), 3, "{answer}");
+}
+
+#[test]
+fn a_variable_without_an_option_is_worth_a_line() {
+    let mut command = tidings(&["--listen", "127.0.0.1:0"]);
+    command.env("TIDINGS_HISTORY_MESSAGE", "5");
+    let server = Running::start(command);
+    assert!(server.banner.contains("WARN  the variable TIDINGS_HISTORY_MESSAGE is not an option's"));
+}
+
+#[test]
+fn it_serves_although_nobody_hears_it() {
+    let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain", "0", "--log", "trace"]));
+    // Standard error is a pipe without a reader now: every line of the log fails.
+    server.stderr = None;
+    TcpStream::connect(server.addresses()[0]).unwrap();
+    server.signal("TERM");
+    assert_eq!(server.exit_code(), Some(0));
+}
