@@ -89,6 +89,13 @@ impl Server {
         panic!("there never were {count} subscribers");
     }
 
+    /// Begins to leave; returns when it has begun.
+    pub fn drain(&self) {
+        self.inner.handle.shutdown();
+        // Commands are heard in order.
+        self.inner.handle.stats(PATIENCE);
+    }
+
     /// A request to be.
     pub fn request(&self, request: &str, headers: &str) -> Request {
         let (method, target) = request.split_once(' ').expect("METHOD TARGET");
