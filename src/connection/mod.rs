@@ -133,6 +133,8 @@ impl Flags {
     pub const COMMANDS: Flags = Flags(1 << 16);
     /// A WebSocket that may not publish.
     pub const READ_ONLY: Flags = Flags(1 << 17);
+    /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
+    pub const REAPED: Flags = Flags(1 << 18);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
