@@ -60,7 +60,9 @@ impl Engine {
             }
         };
         if self.connections[index].flags.has(Flags::OVER) {
-            self.refuse_and_finish(index, &self.over_refusal());
+            // By the whole head: an SSE client is asked to come back.
+            let reply = Reply { keep_alive: false, ..self.reply_to(&head) };
+            self.refuse_request(index, &reply, &head, &self.over_refusal());
             return Progress::Consumed(total);
         }
         let routed = route::route(&head, &self.policy);
