@@ -131,6 +131,8 @@ impl Flags {
     pub const PAUSED: Flags = Flags(1 << 15);
     /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
     pub const COMMANDS: Flags = Flags(1 << 16);
+    /// Dead, and the system has been told to close it.
+    pub const REAPED: Flags = Flags(1 << 17);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {

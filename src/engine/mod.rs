@@ -505,13 +505,16 @@ impl Engine {
             leaving.forget(index);
         }
         self.connections[index].cold = None;
+        self.connections[index].flags.set(Flags::REAPED);
         self.free(index);
         Some(index)
     }
 
+    /// Frees the slot of a dead connection that no queue names any more, the queue of the dead
+    /// included: whoever comes last frees it.
     fn free(&mut self, index: u32) {
         let flags = self.connections[index].flags;
-        if flags.has(Flags::QUEUED) || flags.has(Flags::READING) {
+        if !flags.has(Flags::REAPED) || flags.has(Flags::QUEUED) || flags.has(Flags::READING) {
             return;
         }
         if flags.has(Flags::OVER) {
