@@ -183,6 +183,12 @@ impl Engine {
         Some(self.connections.insert(Connection::new(self.tick)))
     }
 
+    /// The index after all that `open` gives: of a connection that is accepted only to be closed.
+    /// The system keeps its sockets by index, so it must not be far from the others.
+    pub fn beyond(&self) -> u32 {
+        (self.config.connections_max + RESERVE) as u32
+    }
+
     /// Gives the slot back: the system accepted nothing.
     pub fn abandon(&mut self, index: u32) {
         self.connections.remove(index);
