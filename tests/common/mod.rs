@@ -97,6 +97,17 @@ impl TestServer {
         self.head("/channels/nobody").header("Tidings-Cursor").expect("HEAD tells the cursor").to_owned()
     }
 
+    /// `GET /healthz` over a new connection; `None` if it is closed without an answer.
+    pub fn connect_and_get(&self) -> Option<Response> {
+        let mut client = self.request("GET", "/healthz").start();
+        (!client.at_end()).then(|| client.response("GET"))
+    }
+
+    /// How the server stands.
+    pub fn stats(&self) -> tidings::Stats {
+        self.handle.stats(PATIENCE).expect("the loop turns")
+    }
+
     /// Begins to leave, and returns when the server says so. It needs a `drain_grace`, or nobody
     /// may ask.
     pub fn drain(&self) {
