@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::cursor::Cursor;
 use crate::error::Refusal;
@@ -140,6 +141,8 @@ impl Command {
 /// The queue between `Handle`s and the loop.
 pub struct Commands {
     queue: Mutex<Queue>,
+    /// There is room again.
+    room: Condvar,
     /// A wake is under way that the loop has not answered yet.
     woken: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
@@ -157,24 +160,49 @@ struct Queue {
 impl Commands {
     /// An empty queue; `wake` makes the loop's wait return.
     pub fn new(commands_max: usize, bytes_max: usize, wake: Box<dyn Fn() + Send + Sync>) -> Commands {
-        Commands { queue: Mutex::default(), woken: AtomicBool::new(false), wake, commands_max, bytes_max }
+        Commands {
+            queue: Mutex::default(),
+            room: Condvar::new(),
+            woken: AtomicBool::new(false),
+            wake,
+            commands_max,
+            bytes_max,
+        }
     }
 
-    /// Takes a command in, or gives it back with the reason.
-    pub fn push(&self, command: Command) -> Result<(), (PublishError, Command)> {
-        let mut queue = self.lock();
+    /// Takes a command in, if there is room.
+    pub fn push(&self, command: Command) -> Result<(), PublishError> {
+        let queue = self.lock();
+        if self.is_full(&queue, &command) {
+            return Err(PublishError::Full);
+        }
+        self.take_in(queue, command)
+    }
+
+    /// Takes a command in as soon as there is room for it, but waits no longer than this.
+    pub fn push_when_room(&self, command: Command, timeout: Duration) -> Result<(), PublishError> {
+        let queue = self.lock();
+        let (queue, waited) = self
+            .room
+            .wait_timeout_while(queue, timeout, |queue| self.is_full(queue, &command))
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(PublishError::TimedOut);
+        }
+        self.take_in(queue, command)
+    }
+
+    /// Leaving and asking must work also when publishers have filled the queue.
+    fn is_full(&self, queue: &Queue, command: &Command) -> bool {
+        let over = queue.commands.len() >= self.commands_max || queue.bytes + command.bytes() > self.bytes_max;
+        matches!(command, Command::Publish(..)) && over && !queue.commands.is_empty() && !queue.closed
+    }
+
+    fn take_in(&self, mut queue: MutexGuard<'_, Queue>, command: Command) -> Result<(), PublishError> {
         if queue.closed {
-            return Err((PublishError::Closed, command));
+            return Err(PublishError::Closed);
         }
-        // Leaving and asking must work also when publishers have filled the queue.
-        if let Command::Publish(..) = command {
-            let bytes = command.bytes();
-            let full = queue.commands.len() >= self.commands_max || queue.bytes + bytes > self.bytes_max;
-            if full && !queue.commands.is_empty() {
-                return Err((PublishError::Full, command));
-            }
-            queue.bytes += bytes;
-        }
+        queue.bytes += command.bytes();
         queue.commands.push_back(command);
         drop(queue);
         if !self.woken.swap(true, Ordering::AcqRel) {
@@ -194,6 +222,7 @@ impl Commands {
         let mut queue = self.lock();
         let command = queue.commands.pop_front()?;
         queue.bytes -= command.bytes();
+        self.room.notify_one();
         Some(command)
     }
 
@@ -210,6 +239,7 @@ impl Commands {
             queue.bytes = 0;
             std::mem::take(&mut queue.commands)
         };
+        self.room.notify_all();
         for command in left {
             if let Command::Publish(_, _, Some(callback)) = command {
                 callback(Err(PublishError::Closed));
@@ -258,12 +288,12 @@ mod tests {
     fn bounded_in_number_and_bytes_but_never_mute() {
         let (_, commands) = counted();
         assert!(commands.push(publish("a message above the bound alone is taken")).is_ok());
-        assert!(matches!(commands.push(publish("1")), Err((PublishError::Full, _))));
+        assert!(matches!(commands.push(publish("1")), Err(PublishError::Full)));
         assert!(commands.push(Command::Drain).is_ok(), "leaving is always heard");
         assert!(commands.pop().is_some());
         assert!(commands.push(publish("1")).is_ok());
         assert!(commands.push(publish("2")).is_ok());
-        assert!(matches!(commands.push(publish("3")), Err((PublishError::Full, _))));
+        assert!(matches!(commands.push(publish("3")), Err(PublishError::Full)));
     }
 
     #[test]
@@ -274,6 +304,6 @@ mod tests {
         assert!(commands.push(Command::Publish("c".into(), "1".into(), Some(callback))).is_ok());
         commands.close();
         assert_eq!(receiver.try_recv(), Ok(Err(PublishError::Closed)));
-        assert!(matches!(commands.push(publish("1")), Err((PublishError::Closed, _))));
+        assert!(matches!(commands.push(publish("1")), Err(PublishError::Closed)));
     }
 }

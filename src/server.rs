@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::app::App;
 use crate::commands::{Command, Commands, Publication, PublishCallback, PublishError, Published, Stats};
@@ -262,23 +262,28 @@ impl Handle {
         self.push(channel, message.into(), Some(Box::new(callback)))
     }
 
-    /// The same, and waits for the log's decision. Never call it on the server's own thread, which
+    /// The same, but waits for room and for the log's decision, so that whoever feeds the server
+    /// feels how fast it is. Never call it on the server's own thread, which
     /// would wait for itself until the timeout.
     ///
     /// # Errors
-    /// As `publish`; and `TimedOut`, after which the message may still be published.
+    /// As `publish`, but for `Full`; and `TimedOut`, after which the message may still be published.
     pub fn publish_wait(
         &self,
         channel: &str,
         message: impl Into<Publication>,
         timeout: Duration,
     ) -> Result<Published, PublishError> {
+        let message = message.into();
+        check(channel, &message, self.message_bytes_max).map_err(PublishError::Refused)?;
+        let started = Instant::now();
         let (sender, receiver) = mpsc::sync_channel(1);
-        self.publish_then(channel, message, move |result| {
+        let callback: PublishCallback = Box::new(move |result| {
             // Whoever stopped waiting has its answer: `TimedOut`.
             let _ = sender.send(result);
-        })?;
-        receiver.recv_timeout(timeout).map_err(|error| match error {
+        });
+        self.commands.push_when_room(Command::Publish(channel.to_owned(), message, Some(callback)), timeout)?;
+        receiver.recv_timeout(timeout.saturating_sub(started.elapsed())).map_err(|error| match error {
             mpsc::RecvTimeoutError::Timeout => PublishError::TimedOut,
             mpsc::RecvTimeoutError::Disconnected => PublishError::Closed,
         })?
@@ -307,8 +312,7 @@ impl Handle {
 
     fn push(&self, channel: &str, message: Publication, callback: Option<PublishCallback>) -> Result<(), PublishError> {
         check(channel, &message, self.message_bytes_max).map_err(PublishError::Refused)?;
-        let command = Command::Publish(channel.to_owned(), message, callback);
-        self.commands.push(command).map_err(|(error, _)| error)
+        self.commands.push(Command::Publish(channel.to_owned(), message, callback))
     }
 }
 

@@ -65,9 +65,11 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     let addresses = resolve(&settings.listen)?;
     refuse_open_door(&addresses, settings.config.allow_anyone_to_publish)?;
     let message_bytes_max = settings.config.message_bytes_max;
-    let mut server = Server::bind_all(&addresses, settings.config).map_err(|error| {
-        let listed: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-        Failure::Runtime(format!("cannot listen on {}: {}", listed.join(", "), explain(&error)))
+    let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
+        tidings::Error::Bind(address, error) => {
+            Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
+        }
+        error => Failure::Runtime(error.to_string()),
     })?;
 
     say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits));

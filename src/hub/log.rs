@@ -172,13 +172,13 @@ impl Memory {
     /// while draining".
     fn decide(&mut self, proposal: Proposal, standing: Standing) -> Decision {
         let Proposal { entry, only_after, key, replay_only, .. } = proposal;
-        if let Some(key) = &key {
-            if let Some(known) = self.keys.recall(&key.name, entry.monotonic_ms) {
-                return match known.fingerprint == key.fingerprint {
-                    true => Decision::Repeated { seq: known.seq, subscribers: known.subscribers },
-                    false => Decision::Mismatch,
-                };
-            }
+        if let Some(key) = &key
+            && let Some(known) = self.keys.recall(&key.name, entry.monotonic_ms)
+        {
+            return match known.fingerprint == key.fingerprint {
+                true => Decision::Repeated { seq: known.seq, subscribers: known.subscribers },
+                false => Decision::Mismatch,
+            };
         }
         if replay_only {
             return Decision::Draining;

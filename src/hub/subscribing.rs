@@ -87,6 +87,7 @@ impl Hub {
     /// Finds the place `after` and attaches subscriber `key` there, in one step, to these
     /// channels, which are sorted and distinct, instead of any it had. If refused, nothing changes.
     pub fn subscribe(&mut self, key: u32, channels: &[String], after: &After) -> Result<Start, SubscribeRefused> {
+        debug_assert!(channels.is_sorted_by(|a, b| a < b), "a channel set is sorted and distinct");
         let held = self.channels.hold_all(channels).map_err(|Full| SubscribeRefused::ChannelsFull)?;
         let (seq, gap) = self.start(&held, after);
         self.attach(key, held.clone());
@@ -101,6 +102,7 @@ impl Hub {
     /// The gap is what the further channels have lost after that cursor, or what is still to be
     /// told of the old ones.
     pub fn widen(&mut self, key: u32, channels: &[String]) -> Result<Start, SubscribeRefused> {
+        debug_assert!(channels.is_sorted_by(|a, b| a < b), "a channel set is sorted and distinct");
         let held = self.channels.hold_all(channels).map_err(|Full| SubscribeRefused::ChannelsFull)?;
         let seq = self.cursor_of(key);
         let mut all: Vec<ChannelKey> = self.channels_of(key).collect();
@@ -122,6 +124,9 @@ impl Hub {
 
     /// Takes a subscriber out of some of its channels. Its cursor stays.
     pub fn narrow(&mut self, key: u32, channels: &[String]) {
+        if self.channel_count(key) == 0 {
+            return;
+        }
         let leaves = |channel: &ChannelKey| channels.iter().any(|name| **name == *self.channels[*channel].name);
         let left = self.channels_of(key).filter(|channel| !leaves(channel)).collect();
         self.attach(key, left);

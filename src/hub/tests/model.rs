@@ -284,10 +284,10 @@ impl Run {
             return ("draining", Outcome::Draining);
         }
         let newest = self.known[&proposed.channel].newest;
-        if let Some(cursor) = proposed.only_after {
-            if cursor.epoch != self.hub.epoch() || cursor.seq > self.head || newest > cursor.seq {
-                return ("moved", Outcome::Moved { at: self.hub.cursor(newest) });
-            }
+        let holds =
+            |cursor: Cursor| cursor.epoch == self.hub.epoch() && cursor.seq <= self.head && newest <= cursor.seq;
+        if proposed.only_after.is_some_and(|cursor| !holds(cursor)) {
+            return ("moved", Outcome::Moved { at: self.hub.cursor(newest) });
         }
         self.head += 1;
         let seq = self.head;

@@ -1,0 +1,724 @@
+//! A kernel that fits in a test: sockets, readiness and clocks from a seed.
+//!
+//! It answers `Os` the way Linux answers through epoll with edge triggers: an edge comes only
+//! when bytes, space, an end or an error newly arrive, and never again for what is still there.
+//! From its seed it adds what a real kernel does on a bad day (`Fault`). Time is virtual: it
+//! passes only inside `wait`, and only when nothing is due.
+//!
+//! It knows nothing of HTTP or of the engine behind `Os`. Same seed and same calls, same answers:
+//! `trace_hash` is a hash of every one of them.
+//!
+//! To add a fault: one line in `faults!`, and `if self.strikes(wire, Fault::Name)` where it
+//! happens. The simulation draws its odds by itself and demands that it was met.
+
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+
+use tidings::internals::{Event, Now, Os};
+
+/// A connection, named by the order of `connect`; never used twice.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wire(usize);
+
+/// How a connection ended for the client, once it has read what came before.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server ended its sending side.
+    Closed,
+    /// The connection was torn down; bytes on their way may be lost.
+    Reset,
+}
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// What may go wrong.
+        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+        pub enum Fault { $($(#[doc = $doc])* $name,)* }
+
+        impl Fault {
+            pub const ALL: &'static [Fault] = &[$(Fault::$name,)*];
+        }
+    };
+}
+
+faults! {
+    /// A read gives fewer bytes than are there; the rest has "not arrived yet": an edge follows.
+    ShortRead,
+    /// A write takes fewer bytes than fit; an edge follows.
+    ShortWrite,
+    /// A read, write would block although it need not; an edge follows.
+    ReadWouldBlock,
+    WriteWouldBlock,
+    /// The edge of an arrival comes some milliseconds late.
+    LateEdge,
+    /// An event about nothing.
+    SpuriousEvent,
+    /// An event for an index whose socket is closed.
+    StaleEvent,
+    /// What is readable and writable at once comes as two events, in either order.
+    SplitEvent,
+    /// The events of one wait come in any order.
+    Reordered,
+    /// A wait ends with nothing.
+    InterruptedWait,
+    /// The connection dies under a read or a write.
+    Reset,
+    /// ECONNABORTED: the connection was gone before it was accepted.
+    AcceptAborted,
+    /// EMFILE: it stays in the backlog and no edge will say so.
+    AcceptNoDescriptors,
+    /// Accept would block although a connection is there; an edge follows.
+    AcceptWouldBlock,
+    /// The wall clock leaps, either way.
+    WallLeap,
+}
+
+/// Odds and counts of every fault.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Once in this many chances; 0 is never.
+    pub odds: [u32; Fault::ALL.len()],
+    /// How often it struck.
+    pub counts: [u64; Fault::ALL.len()],
+}
+
+impl Faults {
+    /// A kernel on a good day.
+    pub fn none() -> Faults {
+        Faults { odds: [0; Fault::ALL.len()], counts: [0; Fault::ALL.len()] }
+    }
+
+    /// Each kind by itself never, seldom or often: a run in which everything fails at once
+    /// meets fewer states than one in which a few things fail a lot.
+    pub fn drawn(rng: &mut Rng) -> Faults {
+        let mut faults = Faults::none();
+        for odds in &mut faults.odds {
+            *odds = rng.pick(&[0, 0, 100, 20, 5]);
+        }
+        // A kernel that resets often leaves nothing to see.
+        let resets = &mut faults.odds[Fault::Reset as usize];
+        *resets *= 20;
+        faults
+    }
+
+    /// From now on nothing fails.
+    pub fn stop(&mut self) {
+        self.odds = [0; Fault::ALL.len()];
+    }
+}
+
+/// The kernel. The engine sees it as `Os`, the clients as wires.
+pub struct Kernel {
+    pub faults: Faults,
+    /// Bytes the server may have in flight to a client of a wire connected from now on.
+    pub send_buffer: usize,
+    /// Bytes a client may have in flight to the server.
+    pub receive_buffer: usize,
+    now_ms: u64,
+    wall_leap_ms: i64,
+    rng: Rng,
+    randomness: Rng,
+    connections: Vec<Connection>,
+    open: BTreeMap<u32, Wire>,
+    closed: Vec<u32>,
+    backlog: VecDeque<Wire>,
+    listening: bool,
+    listener_edge: Option<u64>,
+    idle_waits: u32,
+    hash: u64,
+    trace: Option<VecDeque<String>>,
+}
+
+struct Connection {
+    up: Pipe,
+    down: Pipe,
+    index: Option<u32>,
+    /// No fault strikes it.
+    reliable: bool,
+    /// When the next edges are due. An edge is forgotten when it is told.
+    read_edge: Option<u64>,
+    write_edge: Option<u64>,
+    /// The server met a full pipe and will be told of space. (Linux: SOCK_NOSPACE.)
+    wants_space: bool,
+    /// An event has said that the client ended: no edge will follow for what is left to read.
+    end_told: bool,
+    server_gone: bool,
+    client_gone: bool,
+    reset: bool,
+    writes: u64,
+}
+
+#[derive(Default)]
+struct Pipe {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+    ended: bool,
+}
+
+impl Pipe {
+    fn space(&self) -> usize {
+        self.capacity.saturating_sub(self.bytes.len())
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Kernel {
+        Kernel::new(0)
+    }
+}
+
+impl Kernel {
+    /// A kernel without faults; give it some by `faults`.
+    pub fn new(seed: u64) -> Kernel {
+        Kernel {
+            faults: Faults::none(),
+            send_buffer: 64 * 1024,
+            receive_buffer: 64 * 1024,
+            now_ms: 1,
+            wall_leap_ms: 0,
+            rng: Rng::new(seed),
+            randomness: Rng::new(seed ^ 0x7469_6469_6e67_7321),
+            connections: Vec::new(),
+            open: BTreeMap::new(),
+            closed: Vec::new(),
+            backlog: VecDeque::new(),
+            listening: true,
+            listener_edge: None,
+            idle_waits: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+            trace: None,
+        }
+    }
+
+    // What the clients call.
+
+    /// A new connection, waiting to be accepted.
+    pub fn connect(&mut self) -> Wire {
+        let wire = Wire(self.connections.len());
+        self.connections.push(Connection {
+            up: Pipe { capacity: self.receive_buffer, ..Pipe::default() },
+            down: Pipe { capacity: self.send_buffer, ..Pipe::default() },
+            index: None,
+            reliable: false,
+            read_edge: None,
+            write_edge: None,
+            wants_space: false,
+            end_told: false,
+            server_gone: !self.listening,
+            client_gone: false,
+            reset: !self.listening,
+            writes: 0,
+        });
+        if self.listening {
+            self.backlog.push_back(wire);
+            self.raise_listener();
+        }
+        wire
+    }
+
+    /// A new connection that no fault strikes, with room for everything.
+    pub fn connect_reliably(&mut self) -> Wire {
+        let wire = self.connect();
+        let connection = &mut self.connections[wire.0];
+        connection.reliable = true;
+        connection.up.capacity = 16 << 20;
+        connection.down.capacity = 16 << 20;
+        wire
+    }
+
+    /// Sends what fits; says how much.
+    pub fn send(&mut self, wire: Wire, bytes: &[u8]) -> usize {
+        let connection = &mut self.connections[wire.0];
+        if connection.server_gone || connection.client_gone || connection.reset || connection.up.ended {
+            return 0;
+        }
+        let taken = bytes.len().min(connection.up.space());
+        connection.up.bytes.extend(&bytes[..taken]);
+        if taken > 0 {
+            self.raise_read(wire);
+        }
+        taken
+    }
+
+    /// Receives at most this many of the bytes that are there.
+    pub fn receive(&mut self, wire: Wire, bytes_max: usize) -> Vec<u8> {
+        let connection = &mut self.connections[wire.0];
+        let taken = bytes_max.min(connection.down.bytes.len());
+        let bytes = connection.down.bytes.drain(..taken).collect();
+        // Linux tells of space when a third of the buffer is free, not at every byte
+        // (sk_stream_write_space).
+        if connection.wants_space && connection.down.space() * 3 >= connection.down.capacity {
+            connection.wants_space = false;
+            self.raise_write(wire);
+        }
+        bytes
+    }
+
+    /// `None` while there is something to read, or may be.
+    pub fn ending(&self, wire: Wire) -> Option<Ending> {
+        let connection = &self.connections[wire.0];
+        match connection {
+            _ if connection.reset => Some(Ending::Reset),
+            _ if connection.down.bytes.is_empty() && connection.down.ended => Some(Ending::Closed),
+            _ => None,
+        }
+    }
+
+    /// Ends the client's sending side; it still reads.
+    pub fn half_close(&mut self, wire: Wire) {
+        let connection = &mut self.connections[wire.0];
+        if !connection.up.ended && !connection.reset {
+            connection.up.ended = true;
+            self.raise_read(wire);
+        }
+    }
+
+    /// Closes the client's socket. With unread bytes the kernel resets, as Linux does.
+    pub fn close_client(&mut self, wire: Wire) {
+        if !self.connections[wire.0].down.bytes.is_empty() {
+            return self.reset(wire);
+        }
+        self.half_close(wire);
+        self.connections[wire.0].client_gone = true;
+    }
+
+    /// Tears the connection down, for both sides.
+    pub fn reset(&mut self, wire: Wire) {
+        let connection = &mut self.connections[wire.0];
+        connection.reset = true;
+        connection.up.bytes.clear();
+        connection.down.bytes.clear();
+        self.raise_read(wire);
+        self.raise_write(wire);
+    }
+
+    /// The server's process ends: every connection with it. The listener is open again for the
+    /// next one.
+    pub fn server_dies(&mut self) {
+        for wire in std::mem::take(&mut self.open).into_values().chain(std::mem::take(&mut self.backlog)) {
+            self.reset(wire);
+            let connection = &mut self.connections[wire.0];
+            connection.index = None;
+            connection.server_gone = true;
+        }
+        self.closed.clear();
+        self.listening = true;
+        self.listener_edge = None;
+    }
+
+    /// Milliseconds since the start, and then some: the engine's monotonic clock.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// How many writes the server has made to this client.
+    pub fn writes(&self, wire: Wire) -> u64 {
+        self.connections[wire.0].writes
+    }
+
+    /// True if the server has let go of this connection.
+    pub fn is_released(&self, wire: Wire) -> bool {
+        self.connections[wire.0].server_gone
+    }
+
+    /// A connection that its client has left, that no edge is due for, and that the server holds.
+    pub fn leaked(&self) -> Option<Wire> {
+        let held = self.open.values().copied();
+        held.into_iter().find(|wire| {
+            let connection = &self.connections[wire.0];
+            (connection.client_gone || connection.reset) && connection.read_edge.is_none()
+        })
+    }
+
+    /// A hash of every call so far and its answer.
+    pub fn trace_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Remembers the last calls as text from now on.
+    pub fn keep_trace(&mut self) {
+        self.trace = Some(VecDeque::new());
+    }
+
+    /// The last calls, one a line.
+    pub fn trace(&self) -> String {
+        self.trace.iter().flatten().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Adds a line of the test's own to the trace.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let now_ms = self.now_ms;
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_LINES_MAX {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{now_ms:>8} {}", line()));
+        }
+    }
+
+    // Edges.
+
+    fn raise_read(&mut self, wire: Wire) {
+        let due = self.arrival(wire);
+        let edge = &mut self.connections[wire.0].read_edge;
+        *edge = Some(edge.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn raise_write(&mut self, wire: Wire) {
+        let due = self.arrival(wire);
+        let edge = &mut self.connections[wire.0].write_edge;
+        *edge = Some(edge.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn raise_listener(&mut self) {
+        self.listener_edge = Some(self.now_ms);
+    }
+
+    /// When the edge of something that arrives now is seen.
+    fn arrival(&mut self, wire: Wire) -> u64 {
+        if self.strikes(Some(wire), Fault::LateEdge) { self.later() } else { self.now_ms }
+    }
+
+    fn later(&mut self) -> u64 {
+        self.now_ms + 1 + self.rng.below(30)
+    }
+
+    fn strikes(&mut self, wire: Option<Wire>, fault: Fault) -> bool {
+        let odds = self.faults.odds[fault as usize];
+        let strikes =
+            odds > 0 && !wire.is_some_and(|wire| self.connections[wire.0].reliable) && self.rng.one_in(odds.into());
+        self.faults.counts[fault as usize] += u64::from(strikes);
+        strikes
+    }
+
+    fn next_edge_ms(&self) -> Option<u64> {
+        let edges = self.open.values().flat_map(|wire| {
+            let connection = &self.connections[wire.0];
+            [connection.read_edge, connection.write_edge]
+        });
+        edges.chain([self.listener_edge]).flatten().min()
+    }
+
+    /// Tells the edges that are due.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        let now_ms = self.now_ms;
+        let is_due = |edge: Option<u64>| edge.is_some_and(|due| due <= now_ms);
+        if is_due(self.listener_edge) {
+            self.listener_edge = None;
+            events.push(Event::Listener(0));
+        }
+        let open: Vec<(u32, Wire)> = self.open.iter().map(|(&index, &wire)| (index, wire)).collect();
+        for (index, wire) in open {
+            let spurious = self.strikes(Some(wire), Fault::SpuriousEvent);
+            let split = self.strikes(Some(wire), Fault::SplitEvent);
+            let connection = &mut self.connections[wire.0];
+            let (read_due, write_due) = (is_due(connection.read_edge), is_due(connection.write_edge));
+            if !read_due && !write_due && !spurious {
+                continue;
+            }
+            // epoll reports the whole state of a socket whose edge it reports.
+            let ended = connection.up.ended || connection.reset;
+            let readable = read_due || ended || !connection.up.bytes.is_empty() || spurious;
+            let writable = write_due || connection.reset || (!split && connection.down.space() > 0);
+            if read_due {
+                connection.read_edge = None;
+            }
+            if write_due {
+                connection.write_edge = None;
+            }
+            connection.end_told |= ended;
+            if split && readable && writable {
+                events.push(Event::Socket { index, readable: false, writable: true, read_closed: false });
+                events.push(Event::Socket { index, readable: true, writable: false, read_closed: ended });
+            } else {
+                events.push(Event::Socket { index, readable, writable, read_closed: ended });
+            }
+        }
+        if !self.closed.is_empty() && self.strikes(None, Fault::StaleEvent) {
+            let index = self.rng.pick(&self.closed);
+            if !self.open.contains_key(&index) {
+                events.push(Event::Socket { index, readable: true, writable: true, read_closed: false });
+            }
+        }
+        if events.len() > 1 && self.strikes(None, Fault::Reordered) {
+            self.rng.shuffle(events);
+        }
+    }
+
+    fn record(&mut self, call: u64, wire: u64, answer: u64, line: impl FnOnce() -> String) {
+        for value in [call, wire, answer, self.now_ms] {
+            for byte in value.to_le_bytes() {
+                self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3); // FNV-1a
+            }
+        }
+        self.note(line);
+    }
+
+    /// The connection behind an index. A server that names another one is broken.
+    fn wire(&self, index: u32, call: &str) -> Wire {
+        *self.open.get(&index).unwrap_or_else(|| panic!("{call} of socket {index}, which is not open"))
+    }
+}
+
+const TRACE_LINES_MAX: usize = 400;
+const EMFILE: i32 = 24;
+
+/// A loop that waits this often for no time and finds and does nothing is spinning.
+const IDLE_WAITS_MAX: u32 = 1000;
+
+impl Os for Kernel {
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        if self.strikes(None, Fault::InterruptedWait) {
+            self.record(1, 0, u64::MAX, || "wait: interrupted".into());
+            return Ok(());
+        }
+        if self.strikes(None, Fault::WallLeap) {
+            self.wall_leap_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
+        }
+        let timeout_ms = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000) as u64);
+        let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
+            (Some(end), Some(edge)) => end.min(edge),
+            (Some(end), None) => end,
+            (None, Some(edge)) => edge,
+            (None, None) => panic!("a wait without end, and nothing is going to happen"),
+        };
+        if until > self.now_ms {
+            self.now_ms = until;
+            self.idle_waits = 0;
+        }
+        let before = events.len();
+        self.collect(events);
+        self.idle_waits = if events.len() > before { 0 } else { self.idle_waits + 1 };
+        assert!(self.idle_waits < IDLE_WAITS_MAX, "the loop spins: {IDLE_WAITS_MAX} waits for no time and no event");
+        let told = events.len() - before;
+        let text = if self.trace.is_some() { format!("{:?}", &events[before..]) } else { String::new() };
+        self.record(1, 0, told as u64, || format!("wait {timeout_ms:?}: {text}"));
+        Ok(())
+    }
+
+    fn now(&mut self) -> Now {
+        Now {
+            monotonic_ms: self.now_ms,
+            wall_ms: (1_764_000_000_000 + self.now_ms).saturating_add_signed(self.wall_leap_ms),
+        }
+    }
+
+    fn random(&mut self) -> u64 {
+        self.randomness.bits()
+    }
+
+    fn accept(&mut self, listener: usize, index: u32) -> io::Result<()> {
+        assert_eq!(listener, 0, "there is one listener");
+        let answer = self.accept_first(index);
+        let wire = self.open.get(&index).map_or(u64::MAX, |wire| wire.0 as u64);
+        self.record(2, wire, u64::from(answer.is_ok()), || format!("accept as {index}: {answer:?} (wire {wire})"));
+        answer
+    }
+
+    fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {
+        let wire = self.wire(index, "a read");
+        let answer = self.read_wire(wire, buffer);
+        self.idle_waits = 0;
+        self.record(3, wire.0 as u64, number(&answer), || format!("read {index} of {}: {answer:?}", buffer.len()));
+        answer
+    }
+
+    fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<usize> {
+        let wire = self.wire(index, "a write");
+        let answer = self.write_wire(wire, bytes);
+        self.idle_waits = 0;
+        self.record(4, wire.0 as u64, number(&answer), || {
+            let end = bytes.len().min(60);
+            format!("write {index} of {}: {answer:?} {:?}", bytes.len(), String::from_utf8_lossy(&bytes[..end]))
+        });
+        answer
+    }
+
+    fn shutdown_write(&mut self, index: u32) {
+        let wire = self.wire(index, "a shutdown");
+        self.connections[wire.0].down.ended = true;
+        self.record(5, wire.0 as u64, 0, || format!("shutdown {index}"));
+    }
+
+    fn close(&mut self, index: u32) {
+        let wire = self.wire(index, "a close");
+        self.open.remove(&index);
+        self.closed.push(index);
+        let connection = &mut self.connections[wire.0];
+        connection.index = None;
+        connection.server_gone = true;
+        connection.down.ended = true;
+        // RFC 1122 4.2.2.13: closing with unread input resets, and the last answer is lost.
+        if !connection.up.bytes.is_empty() {
+            connection.reset = true;
+            connection.down.bytes.clear();
+        }
+        self.record(6, wire.0 as u64, 0, || format!("close {index}"));
+    }
+
+    fn close_listeners(&mut self) {
+        self.listening = false;
+        for wire in std::mem::take(&mut self.backlog) {
+            self.connections[wire.0].server_gone = true;
+            self.reset(wire);
+        }
+        self.record(7, 0, 0, || "close listeners".into());
+    }
+}
+
+impl Kernel {
+    fn accept_first(&mut self, index: u32) -> io::Result<()> {
+        assert!(!self.open.contains_key(&index), "socket {index} is accepted twice");
+        let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
+            self.listener_edge = Some(self.later());
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.strikes(Some(wire), Fault::AcceptNoDescriptors) {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        self.backlog.pop_front();
+        self.idle_waits = 0;
+        if self.strikes(Some(wire), Fault::AcceptAborted) {
+            self.connections[wire.0].server_gone = true;
+            self.reset(wire);
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.open.insert(index, wire);
+        let now_ms = self.now_ms;
+        let connection = &mut self.connections[wire.0];
+        connection.index = Some(index);
+        // Registering tells what is ready already.
+        connection.write_edge = Some(now_ms);
+        if !connection.up.bytes.is_empty() || connection.up.ended || connection.reset {
+            connection.read_edge = Some(now_ms);
+        }
+        Ok(())
+    }
+
+    fn read_wire(&mut self, wire: Wire, buffer: &mut [u8]) -> io::Result<usize> {
+        assert!(!buffer.is_empty(), "a read into an empty buffer cannot tell the end");
+        self.may_die(wire)?;
+        let there = self.connections[wire.0].up.bytes.len();
+        if there == 0 && !self.connections[wire.0].up.ended {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.strikes(Some(wire), Fault::ReadWouldBlock) {
+            let due = self.later();
+            self.connections[wire.0].read_edge = Some(due);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut taken = there.min(buffer.len());
+        if taken > 1 && self.strikes(Some(wire), Fault::ShortRead) {
+            taken = self.rng.shorter(taken);
+            // After the event that told of the end there is no other: whoever heard it reads to 0.
+            if !self.connections[wire.0].end_told {
+                let due = self.later();
+                self.connections[wire.0].read_edge = Some(due);
+            }
+        }
+        for (to, from) in buffer.iter_mut().zip(self.connections[wire.0].up.bytes.drain(..taken)) {
+            *to = from;
+        }
+        Ok(taken)
+    }
+
+    fn write_wire(&mut self, wire: Wire, bytes: &[u8]) -> io::Result<usize> {
+        assert!(!bytes.is_empty(), "a write of nothing");
+        self.may_die(wire)?;
+        let connection = &mut self.connections[wire.0];
+        assert!(!connection.down.ended, "a write after shutdown_write");
+        connection.writes += 1;
+        if connection.client_gone {
+            // The peer's kernel answers with a reset, a moment later.
+            self.reset(wire);
+            return Ok(bytes.len());
+        }
+        let space = connection.down.space();
+        if space == 0 {
+            connection.wants_space = true;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.strikes(Some(wire), Fault::WriteWouldBlock) {
+            let due = self.later();
+            self.connections[wire.0].write_edge = Some(due);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut taken = bytes.len().min(space);
+        if taken > 1 && self.strikes(Some(wire), Fault::ShortWrite) {
+            taken = self.rng.shorter(taken);
+            let due = self.later();
+            self.connections[wire.0].write_edge = Some(due);
+        } else if taken < bytes.len() {
+            self.connections[wire.0].wants_space = true;
+        }
+        self.connections[wire.0].down.bytes.extend(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn may_die(&mut self, wire: Wire) -> io::Result<()> {
+        if self.strikes(Some(wire), Fault::Reset) {
+            self.reset(wire);
+        }
+        if self.connections[wire.0].reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+}
+
+fn number(answer: &io::Result<usize>) -> u64 {
+    answer.as_ref().map_or(u64::MAX, |&count| count as u64)
+}
+
+/// Splitmix64: small, and the same everywhere.
+#[derive(Clone, Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// 0 to `bound - 1`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound
+    }
+
+    /// True once in `odds` times.
+    pub fn one_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
+    }
+
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for end in (1..list.len()).rev() {
+            list.swap(end, self.below(end as u64 + 1) as usize);
+        }
+    }
+
+    /// 1 to `length - 1`; one byte as often as all other lengths together.
+    fn shorter(&mut self, length: usize) -> usize {
+        if self.one_in(2) { 1 } else { 1 + self.below(length as u64 - 1) as usize }
+    }
+}
+
+/// A run that fails with a trace kept shows its end.
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        if self.trace.is_some() && std::thread::panicking() {
+            eprintln!("the last calls:\n{}", self.trace());
+        }
+    }
+}

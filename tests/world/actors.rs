@@ -1,0 +1,518 @@
+//! The clients of the simulation: publishers and subscribers that misbehave as people's do.
+//!
+//! An actor acts on its wire, a little at a time, and tells the model what it sent and heard.
+//! It knows nothing of the engine. When the world is `calm` it behaves: it reads at once, cuts
+//! nothing and comes back when it was cut off.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::clients::{self, Format, Head, Heard, Part, Place, Reader, Responses, Result, Transport};
+use crate::kernel::{Kernel, Rng, Wire};
+
+use super::model::{After, Chain, Model, Sent};
+
+/// The channels of the simulation; the observer hears them all.
+pub const CHANNELS: [&str; 5] = ["a", "b", "c", "news.eu", "x:y~z@1-2_3"];
+
+/// What happened, so that a run that tests nothing is seen.
+pub type Coverage = BTreeMap<String, u64>;
+
+pub fn count(coverage: &mut Coverage, what: impl Into<String>) {
+    *coverage.entry(what.into()).or_default() += 1;
+}
+
+/// What an actor may touch.
+pub struct Surroundings<'a> {
+    pub kernel: &'a mut Kernel,
+    pub model: &'a mut Model,
+    pub rng: &'a mut Rng,
+    pub coverage: &'a mut Coverage,
+    pub calm: bool,
+}
+
+/// A wire and the bytes that wait for room on it.
+struct Line {
+    wire: Wire,
+    out: Vec<u8>,
+}
+
+impl Line {
+    fn send(&mut self, kernel: &mut Kernel, bytes_max: usize) {
+        let end = self.out.len().min(bytes_max);
+        let taken = kernel.send(self.wire, &self.out[..end]);
+        self.out.drain(..taken);
+    }
+}
+
+// Publishers.
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Publishing {
+    /// POST, kept alive and pipelined.
+    Post,
+    /// `publish` commands of tidings.v1.
+    Commands,
+    /// Inbound frames of a WebSocket without a subprotocol.
+    Frames,
+}
+
+pub struct Publisher {
+    name: usize,
+    how: Publishing,
+    line: Option<Line>,
+    responses: Responses,
+    head: Option<Head>,
+    body: Vec<u8>,
+    reader: Reader,
+    /// Published and not answered, oldest first; with the key, if it may be repeated.
+    waiting: VecDeque<(String, Option<String>)>,
+    /// To be repeated with its key.
+    again: VecDeque<(String, String)>,
+    sent: usize,
+}
+
+impl Publisher {
+    pub fn new(name: usize, rng: &mut Rng) -> Publisher {
+        Publisher {
+            name,
+            how: rng.pick(&[Publishing::Post, Publishing::Post, Publishing::Commands, Publishing::Frames]),
+            line: None,
+            responses: Responses::default(),
+            head: None,
+            body: Vec::new(),
+            reader: Reader::new(Transport::WebSocket, Format::Json),
+            waiting: VecDeque::new(),
+            again: VecDeque::new(),
+            sent: 0,
+        }
+    }
+
+    pub fn act(&mut self, world: &mut Surroundings<'_>) -> Result<()> {
+        let Some(line) = &mut self.line else {
+            if !world.calm || !self.again.is_empty() {
+                self.connect(world);
+            }
+            return Ok(());
+        };
+        let bytes_max = if world.calm { usize::MAX } else { world.rng.pick(&[1, 7, 300, usize::MAX, usize::MAX]) };
+        line.send(world.kernel, bytes_max);
+        let bytes = world.kernel.receive(line.wire, usize::MAX);
+        let ended = world.kernel.ending(line.wire).is_some();
+        let cut = !world.calm && world.rng.one_in(60);
+        if self.how == Publishing::Post {
+            self.answers(&bytes, world)?
+        } else {
+            self.frames(&bytes, world)?
+        }
+        if ended || cut {
+            self.cut(world);
+        } else if self.waiting.len() < 40 && (!world.calm || !self.again.is_empty()) {
+            for _ in 0..world.rng.pick(&[0, 0, 0, 1, 1, 3, 12]) {
+                self.publish(world);
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end: nothing is unanswered.
+    pub fn is_answered(&self) -> Result<()> {
+        let unanswered = self.waiting.len() + self.again.len();
+        if unanswered == 0 || self.how == Publishing::Frames {
+            return Ok(());
+        }
+        Err(format!("publisher {} still waits for {unanswered} answers", self.name))
+    }
+
+    fn connect(&mut self, world: &mut Surroundings<'_>) {
+        let wire = world.kernel.connect();
+        let out = match self.how {
+            Publishing::Post => Vec::new(),
+            Publishing::Commands => clients::upgrade("b", "", Some("tidings.v1")),
+            Publishing::Frames => clients::upgrade("a", "", None),
+        };
+        self.line = Some(Line { wire, out });
+        self.responses = Responses::default();
+        self.head = None;
+        self.body.clear();
+        self.reader = Reader::new(Transport::WebSocket, Format::Json);
+    }
+
+    fn cut(&mut self, world: &mut Surroundings<'_>) {
+        if let Some(line) = self.line.take() {
+            world.kernel.close_client(line.wire);
+        }
+        let repeatable = self.waiting.drain(..).filter_map(|(tag, key)| Some((tag, key?)));
+        self.again.extend(repeatable);
+    }
+
+    fn publish(&mut self, world: &mut Surroundings<'_>) {
+        let (tag, key) = match self.again.pop_front() {
+            Some((tag, key)) => (tag, Some(key)),
+            None if world.calm => return,
+            None => {
+                let tag = format!("m{}.{}", self.name, self.sent);
+                self.sent += 1;
+                let sent = self.message(&tag, world.rng);
+                world.model.sent.insert(tag.clone(), sent);
+                let keyed = self.how != Publishing::Frames && world.rng.one_in(2);
+                (tag.clone(), keyed.then(|| format!("key-{tag}")))
+            }
+        };
+        let sent = &world.model.sent[&tag];
+        let bytes = match self.how {
+            Publishing::Post => {
+                let query = sent.event.as_ref().map_or(String::new(), |event| format!("?event={event}"));
+                let mut lines = String::new();
+                if let Some(media_type) = &sent.media_type {
+                    lines.push_str(&format!("Content-Type: {media_type}\r\n"));
+                }
+                if let Some(key) = &key {
+                    lines.push_str(&format!("Idempotency-Key: {key}\r\n"));
+                }
+                clients::post(&sent.channel, &query, &lines, &sent.payload)
+            }
+            Publishing::Commands => {
+                let mut command = format!("publish {}", sent.channel);
+                for (name, value) in [("event", &sent.event), ("type", &sent.media_type), ("key", &key)] {
+                    if let Some(value) = value {
+                        command.push_str(&format!(" {name}={value}"));
+                    }
+                }
+                let mut payload = format!("{command} ref={tag}\n").into_bytes();
+                payload.extend_from_slice(&sent.payload);
+                let opcode = if sent.is_binary() { clients::BINARY } else { clients::TEXT };
+                clients::client_frame(opcode, &payload)
+            }
+            Publishing::Frames => {
+                let opcode = if sent.is_binary() { clients::BINARY } else { clients::TEXT };
+                clients::client_frame(opcode, &sent.payload)
+            }
+        };
+        if let Some(line) = &mut self.line {
+            line.out.extend_from_slice(&bytes);
+            self.waiting.push_back((tag, key));
+        }
+    }
+
+    fn message(&self, tag: &str, rng: &mut Rng) -> Sent {
+        let frames = self.how == Publishing::Frames;
+        let mut payload = format!("{tag} ").into_bytes();
+        let filler: &[&str] = &["", "x", "zwei\nZeilen", "\r", "\r\n", "\u{1F600}", "\"quoted\\\"", "\u{2028}", "\t"];
+        let length = rng.pick(&[0, 1, 1, 5, 40, 700]);
+        for _ in 0..length {
+            payload.extend_from_slice(rng.pick(filler).as_bytes());
+        }
+        let mut media_type = rng.pick(&[None, None, Some("text/plain"), Some("application/json")]);
+        if rng.one_in(4) {
+            payload.extend_from_slice(&[0xff, 0, b'\n', 0xfe]);
+            media_type = Some("application/octet-stream");
+        } else if frames {
+            media_type = None;
+        }
+        Sent {
+            channel: if frames { "a".into() } else { rng.pick(&CHANNELS).to_string() },
+            event: (!frames && rng.one_in(3)).then(|| "price".to_string()),
+            media_type: media_type.map(str::to_string),
+            payload,
+        }
+    }
+
+    fn answers(&mut self, bytes: &[u8], world: &mut Surroundings<'_>) -> Result<()> {
+        self.responses.receive(bytes);
+        while let Some(part) = self.responses.next_part()? {
+            match part {
+                Part::Head(head) => self.head = Some(head),
+                Part::Body(bytes) => self.body.extend_from_slice(&bytes),
+                Part::End => {
+                    let head = self.head.take().ok_or("an end without a head")?;
+                    let body = std::mem::take(&mut self.body);
+                    match head.status {
+                        200 => {}
+                        408 => continue, // too slow; the end follows
+                        status => return Err(format!("a publish was refused: {:?}", clients::refusal(status, &body)?)),
+                    }
+                    if head.header("Idempotent-Replayed").is_some() {
+                        count(world.coverage, "replayed");
+                    }
+                    let text = String::from_utf8(body).map_err(|_| "an answer that is no UTF-8")?;
+                    let json = clients::json::Json::parse(&text)?;
+                    json.number("subscribers")?;
+                    self.answered(Place::parse(json.text("id")?)?, json.text("channel")?, None, world)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn frames(&mut self, bytes: &[u8], world: &mut Surroundings<'_>) -> Result<()> {
+        for heard in self.reader.receive(bytes)? {
+            match heard {
+                Heard::Published { id, channel, reference } => self.answered(id, &channel, reference, world)?,
+                Heard::CommandFailed { code, .. } => return Err(format!("a publish failed: {code}")),
+                Heard::Refused(status, code) if status != 408 => return Err(format!("refused: {status} {code}")),
+                Heard::Ping(payload) => {
+                    if let Some(line) = &mut self.line {
+                        line.out.extend(clients::client_frame(clients::PONG, &payload));
+                    }
+                }
+                // Its own message, come back.
+                Heard::Message(message) if self.how == Publishing::Frames => {
+                    let tag = super::model::tag(&message.payload);
+                    self.waiting.retain(|(waiting, _)| *waiting != tag);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        id: Place,
+        channel: &str,
+        reference: Option<String>,
+        world: &mut Surroundings<'_>,
+    ) -> Result<()> {
+        let (tag, _) = self.waiting.pop_front().ok_or("an answer to nothing")?;
+        if reference.is_some_and(|reference| reference != tag) {
+            return Err(format!("an answer out of order, {tag} was next"));
+        }
+        if channel != world.model.sent[&tag].channel {
+            return Err(format!("{tag} was answered with the channel {channel}"));
+        }
+        world.model.answered(id, tag);
+        count(world.coverage, format!("published by {:?}", self.how));
+        Ok(())
+    }
+}
+
+impl Sent {
+    fn is_binary(&self) -> bool {
+        std::str::from_utf8(&self.payload).is_err()
+    }
+}
+
+// Subscribers.
+
+/// How a subscriber reads.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Pace {
+    Eager,
+    Slow,
+    ByteByByte,
+    Stalled,
+}
+
+pub struct Subscriber {
+    name: usize,
+    chain: Chain,
+    transport: Transport,
+    format: Format,
+    /// tidings.v1: the set may be changed.
+    commands: bool,
+    pace: Pace,
+    line: Option<Line>,
+    reader: Reader,
+    /// Times the server ended a connection of this client while all was calm.
+    pub ended_in_calm: u64,
+}
+
+impl Subscriber {
+    pub fn new(name: usize, rng: &mut Rng) -> Subscriber {
+        let (transport, format) = form(rng);
+        Subscriber {
+            name,
+            chain: Chain::new(),
+            transport,
+            format,
+            commands: false,
+            pace: Pace::Eager,
+            line: None,
+            reader: Reader::new(transport, format),
+            ended_in_calm: 0,
+        }
+    }
+
+    pub fn act(&mut self, world: &mut Surroundings<'_>) -> Result<()> {
+        let Some(line) = &mut self.line else {
+            if world.calm || world.rng.one_in(3) {
+                self.connect(world);
+            }
+            return Ok(());
+        };
+        if world.calm {
+            self.pace = Pace::Eager;
+        } else if world.rng.one_in(25) {
+            self.pace = world.rng.pick(&[Pace::Eager, Pace::Eager, Pace::Slow, Pace::ByteByByte, Pace::Stalled]);
+        }
+        line.send(world.kernel, if world.calm { usize::MAX } else { world.rng.pick(&[1, 20, usize::MAX, usize::MAX]) });
+        let bytes = world.kernel.receive(
+            line.wire,
+            match self.pace {
+                Pace::Eager => usize::MAX,
+                Pace::Slow => 1 + world.rng.below(100) as usize,
+                Pace::ByteByByte => 1,
+                Pace::Stalled => 0,
+            },
+        );
+        let ended = world.kernel.ending(line.wire).is_some();
+        for heard in self.reader.receive(&bytes)? {
+            self.hears(heard, world)?;
+        }
+        if ended && self.line.is_some() {
+            self.ended_in_calm += u64::from(world.calm);
+            self.leave(world);
+        } else if !world.calm {
+            self.misbehave(world);
+        }
+        Ok(())
+    }
+
+    pub fn settle(&mut self, model: &Model) -> Result<()> {
+        self.chain.settle(model).map_err(|why| self.explain(why))
+    }
+
+    pub fn is_caught_up(&mut self, model: &Model) -> Result<()> {
+        self.chain.is_caught_up(model).map_err(|why| self.explain(why))
+    }
+
+    fn explain(&self, why: String) -> String {
+        format!("subscriber {} ({:?} {:?}): {why}", self.name, self.transport, self.format)
+    }
+
+    fn hears(&mut self, heard: Heard, world: &mut Surroundings<'_>) -> Result<()> {
+        let name = self.name;
+        world.kernel.note(|| format!("subscriber {name} hears {heard:?}"));
+        match &heard {
+            Heard::Message(_) => count(world.coverage, format!("heard by {:?} {:?}", self.transport, self.format)),
+            Heard::Gap(gap) => count(world.coverage, format!("gap {} by {:?}", gap.reason, self.transport)),
+            Heard::Subscribed { .. } => count(world.coverage, "set changed"),
+            Heard::Ping(payload) => {
+                if let Some(line) = &mut self.line {
+                    line.out.extend(clients::client_frame(clients::PONG, payload));
+                }
+            }
+            Heard::CommandFailed { code, .. } => return Err(self.explain(format!("a command failed: {code}"))),
+            // 408: it sent its request too slowly.
+            Heard::Refused(status, code) if *status != 408 => {
+                return Err(self.explain(format!("refused: {status} {code}")));
+            }
+            Heard::Done(Some(4008)) if self.format == Format::Raw => count(world.coverage, "closed 4008"),
+            _ => {}
+        }
+        self.chain.hear(&heard);
+        if let Heard::Done(_) = heard {
+            if self.transport == Transport::Poll && !world.rng.one_in(8) {
+                self.ask(world);
+            } else {
+                self.leave(world);
+            }
+        }
+        Ok(())
+    }
+
+    fn misbehave(&mut self, world: &mut Surroundings<'_>) {
+        let Some(line) = &mut self.line else { return };
+        if world.rng.one_in(50) {
+            match world.rng.below(3) {
+                0 => world.kernel.reset(line.wire),
+                1 => world.kernel.half_close(line.wire),
+                _ => {}
+            }
+            if world.rng.one_in(2) {
+                self.leave(world);
+            }
+        } else if self.commands && world.rng.one_in(10) {
+            let word = world.rng.pick(&["subscribe", "unsubscribe"]);
+            let channel = world.rng.pick(&CHANNELS);
+            line.out.extend(clients::client_frame(clients::TEXT, format!("{word} {channel}").as_bytes()));
+        }
+    }
+
+    fn leave(&mut self, world: &mut Surroundings<'_>) {
+        if let Some(line) = self.line.take() {
+            world.kernel.close_client(line.wire);
+        }
+    }
+
+    fn connect(&mut self, world: &mut Surroundings<'_>) {
+        if world.rng.one_in(3) {
+            let before = (self.transport, self.format);
+            (self.transport, self.format) = form(world.rng);
+            if before != (self.transport, self.format) && self.chain.last().is_some() {
+                count(world.coverage, "transport switched with its cursor");
+            }
+        }
+        self.line = Some(Line { wire: world.kernel.connect(), out: Vec::new() });
+        self.reader = Reader::new(self.transport, self.format);
+        self.ask(world);
+    }
+
+    /// Subscribes on the line: with the last cursor, or anew.
+    fn ask(&mut self, world: &mut Surroundings<'_>) {
+        let rng = &mut *world.rng;
+        let mut channels = self.chain.wanted().clone();
+        if channels.is_empty() {
+            let wanted = rng.pick(&[1, 1, 2, 5]);
+            while channels.len() < wanted {
+                channels.insert(rng.pick(&CHANNELS).to_string());
+            }
+        } else if rng.one_in(10) {
+            channels.insert(rng.pick(&CHANNELS).to_string());
+            count(world.coverage, "set widened");
+        }
+        let after = match self.chain.last() {
+            Some(last) if world.calm || !rng.one_in(20) => {
+                count(world.coverage, "resumed");
+                After::Place(last)
+            }
+            Some(last) if rng.one_in(2) => After::Place(Place { seq: last.seq + 1_000_000, ..last }),
+            _ if rng.one_in(4) && self.transport != Transport::WebSocket => After::Text("not-a-cursor \"1\"".into()),
+            _ => rng.pick(&[After::Now, After::Now, After::Earliest]),
+        };
+        let (query, lines) = self.start(&after, rng);
+        let set = in_any_order(&channels, rng);
+        self.commands = false;
+        let request = match (self.transport, self.format) {
+            (Transport::WebSocket, Format::Json) => {
+                self.commands = rng.one_in(2);
+                clients::upgrade(&set, &query, self.commands.then_some("tidings.v1"))
+            }
+            (Transport::WebSocket, Format::Raw) => clients::upgrade(&set, &query, Some("tidings.raw")),
+            (Transport::Sse, _) => clients::get(&set, &query, &format!("Accept: text/event-stream\r\n{lines}")),
+            (Transport::Poll, _) => clients::get(&set, &query, &lines),
+        };
+        self.chain.ask(after, channels);
+        if let Some(line) = &mut self.line {
+            line.out.extend_from_slice(&request);
+        }
+    }
+
+    /// The query and the header lines that say where to start and in which format.
+    fn start(&self, after: &After, rng: &mut Rng) -> (String, String) {
+        let by_header = matches!(after, After::Text(_))
+            || (matches!(after, After::Place(_)) && self.transport != Transport::WebSocket && rng.one_in(2));
+        let mut query = if by_header { "?after=7-7".to_string() } else { format!("?after={}", after.text()) };
+        let lines = if by_header { format!("Last-Event-ID: {}\r\n", after.text()) } else { String::new() };
+        match (self.transport, self.format) {
+            (Transport::WebSocket, _) => {}
+            (_, Format::Json) => query.push_str("&format=json"),
+            (_, Format::Raw) => query.push_str("&format=raw"),
+        }
+        if self.transport == Transport::Poll {
+            query.push_str(&format!("&wait={}", rng.pick(&[0, 1, 3])));
+        }
+        (query, lines)
+    }
+}
+
+fn form(rng: &mut Rng) -> (Transport, Format) {
+    let transport = rng.pick(&[Transport::Poll, Transport::Sse, Transport::WebSocket]);
+    (transport, rng.pick(&[Format::Json, Format::Json, Format::Raw]))
+}
+
+fn in_any_order(channels: &BTreeSet<String>, rng: &mut Rng) -> String {
+    let mut names: Vec<&str> = channels.iter().map(String::as_str).collect();
+    rng.shuffle(&mut names);
+    names.join(",")
+}

@@ -1,0 +1,310 @@
+//! The whole engine against a whole world, from one seed: clients, faults, limits, time.
+//!
+//! `run(seed)` panics when anything that must be true is not. After every turn the engine checks
+//! its own invariants and the model judges what the clients heard. At the end faults stop, and
+//! within two heartbeats every living client must have everything.
+
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+pub mod actors;
+pub mod model;
+
+use std::time::Duration;
+
+use tidings::internals::{Config, EventLoop, Parts};
+
+use crate::clients::{self, Format, Heard, Reader, Result, Transport};
+use crate::kernel::{Fault, Faults, Kernel, Rng, Wire};
+
+use actors::{CHANNELS, Coverage, Publisher, Subscriber, Surroundings, count};
+use model::{Model, Sent};
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub trace_hash: u64,
+    pub coverage: Coverage,
+}
+
+/// One run. With `trace`, a failure shows the last system calls.
+pub fn run(seed: u64, trace: bool) -> Outcome {
+    let mut world = World::new(seed, trace);
+    if let Err(why) = world.lives() {
+        panic!("seed {seed}, at {} ms: {why}", world.engine.os().now_ms());
+    }
+    Outcome { trace_hash: world.engine.os().trace_hash(), coverage: world.coverage }
+}
+
+/// As `run`, and says at a failure how to see it again.
+pub fn run_reporting(seed: u64) -> Outcome {
+    std::panic::catch_unwind(|| run(seed, false)).unwrap_or_else(|failure| {
+        eprintln!("\nSeed {seed} fails. To see it alone, with its last system calls:");
+        eprintln!("    TIDINGS_SEED={seed} cargo test --test simulation seeds\n");
+        std::panic::resume_unwind(failure)
+    })
+}
+
+struct World {
+    rng: Rng,
+    config: Config,
+    engine: EventLoop<Kernel>,
+    model: Model,
+    observer: Observer,
+    publishers: Vec<Publisher>,
+    subscribers: Vec<Subscriber>,
+    coverage: Coverage,
+}
+
+/// Hears every message of every channel at once, on a wire without faults; it also deletes.
+struct Observer {
+    wire: Wire,
+    reader: Reader,
+    deletes: Wire,
+    answers: Reader,
+    deleting: Option<&'static str>,
+    /// The DELETE is answered; what the observer was still to hear may be gone with it.
+    deleted: bool,
+    epoch: u32,
+}
+
+impl Observer {
+    fn connect(kernel: &mut Kernel) -> Observer {
+        let wire = kernel.connect_reliably();
+        kernel.send(wire, &clients::upgrade(&CHANNELS.join(","), "?after=earliest", Some("tidings.v1")));
+        Observer {
+            wire,
+            reader: Reader::new(Transport::WebSocket, Format::Json),
+            deletes: kernel.connect_reliably(),
+            answers: Reader::new(Transport::Poll, Format::Raw),
+            deleting: None,
+            deleted: false,
+            epoch: 0,
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let mut kernel = Kernel::new(rng.bits());
+        if trace {
+            kernel.keep_trace();
+        }
+        kernel.faults = Faults::drawn(&mut rng);
+        kernel.send_buffer = rng.pick(&[64, 300, 2000, 64 * 1024]);
+        kernel.receive_buffer = rng.pick(&[50, 2000, 64 * 1024]);
+        let config = config(&mut rng);
+        let mut model = Model::default();
+        let only_the_count_evicts =
+            config.history_bytes == Config::default().history_bytes && config.history_age >= Duration::from_secs(3600);
+        model.kept_per_channel = only_the_count_evicts.then_some(config.history_messages);
+        let observer = Observer::connect(&mut kernel);
+        World {
+            engine: EventLoop::new(kernel, config.clone(), Parts::default()),
+            model,
+            observer,
+            publishers: (0..1 + rng.below(4) as usize).map(|name| Publisher::new(name, &mut rng)).collect(),
+            subscribers: (0..2 + rng.below(10) as usize).map(|name| Subscriber::new(name, &mut rng)).collect(),
+            coverage: Coverage::new(),
+            config,
+            rng,
+        }
+    }
+
+    fn lives(&mut self) -> Result<()> {
+        while self.observer.epoch == 0 {
+            self.turn(Duration::ZERO)?;
+        }
+        for _ in 0..150 + self.rng.below(300) {
+            let acting = self.rng.pick(&[1, 2, 2, 8]);
+            self.act(acting, false)?;
+            let timeout_ms = self.rng.pick(&[0, 0, 0, 0, 1, 1, 10, 10, 100, 1000]);
+            self.turn(Duration::from_millis(timeout_ms))?;
+            if self.rng.one_in(100) {
+                self.delete();
+            }
+            if self.rng.one_in(400) && !self.model.may_skip() {
+                self.restart()?;
+            }
+        }
+        self.comes_to_rest()?;
+        self.leaves()
+    }
+
+    /// Each actor acts once in `odds` times.
+    fn act(&mut self, odds: u64, calm: bool) -> Result<()> {
+        let mut surroundings = Surroundings {
+            kernel: self.engine.os(),
+            model: &mut self.model,
+            rng: &mut self.rng,
+            coverage: &mut self.coverage,
+            calm,
+        };
+        for publisher in &mut self.publishers {
+            if surroundings.rng.one_in(odds) {
+                publisher.act(&mut surroundings)?;
+            }
+        }
+        for subscriber in &mut self.subscribers {
+            if surroundings.rng.one_in(odds) {
+                subscriber.act(&mut surroundings)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, timeout: Duration) -> Result<bool> {
+        let turn = self.engine.turn(Some(timeout)).map_err(|error| format!("the turn failed: {error}"))?;
+        self.engine.check_invariants();
+        self.observe(turn.more)?;
+        self.model.settle()?;
+        for subscriber in &mut self.subscribers {
+            subscriber.settle(&self.model)?;
+        }
+        Ok(turn.stopped)
+    }
+
+    fn observe(&mut self, more: bool) -> Result<()> {
+        let observer = &mut self.observer;
+        let kernel = self.engine.os();
+        let bytes = kernel.receive(observer.wire, usize::MAX);
+        for heard in observer.reader.receive(&bytes)? {
+            match heard {
+                Heard::Cursor(place) => {
+                    observer.epoch = place.epoch;
+                    self.model.epoch = place.epoch;
+                    self.model.lives.entry(place.epoch).or_default();
+                }
+                Heard::Message(message) => self.model.observed(message)?,
+                Heard::Ping(payload) => {
+                    kernel.send(observer.wire, &clients::client_frame(clients::PONG, &payload));
+                }
+                Heard::Done(Some(1012)) => {}
+                other => return Err(format!("the observer, who reads everything at once, heard {other:?}")),
+            }
+        }
+        let bytes = kernel.receive(observer.deletes, usize::MAX);
+        if !bytes.is_empty() {
+            observer.answers.receive(&bytes).ok(); // a bare 204: no cursor to be found in it
+            if !bytes.starts_with(b"HTTP/1.1 204 ") {
+                return Err(format!("a DELETE was answered {}", String::from_utf8_lossy(&bytes)));
+            }
+            observer.deleted = true;
+        }
+        if observer.deleted && !more {
+            observer.deleted = false;
+            if let Some(channel) = observer.deleting.take() {
+                self.model.lives.entry(observer.epoch).or_default().has_deleted(channel);
+                count(&mut self.coverage, "deleted");
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self) {
+        if self.observer.deleting.is_some() {
+            return;
+        }
+        let channel = self.rng.pick(&CHANNELS);
+        let request = format!("DELETE /channels/{channel} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        // A fresh connection: an idle one may have been ended meanwhile.
+        let kernel = self.engine.os();
+        kernel.close_client(self.observer.deletes);
+        self.observer.deletes = kernel.connect_reliably();
+        self.observer.answers = Reader::new(Transport::Poll, Format::Raw);
+        kernel.send(self.observer.deletes, request.as_bytes());
+        self.observer.deleting = Some(channel);
+        // Until the answer any number may be the last one deleted.
+        self.model.lives.entry(self.observer.epoch).or_default().deletes(channel);
+    }
+
+    /// The process dies and another starts: a new epoch, every connection cut.
+    fn restart(&mut self) -> Result<()> {
+        count(&mut self.coverage, "restarted");
+        let mut kernel = std::mem::take(self.engine.os());
+        kernel.server_dies();
+        self.observer = Observer::connect(&mut kernel);
+        self.engine = EventLoop::new(kernel, self.config.clone(), Parts::default());
+        while self.observer.epoch == 0 {
+            self.turn(Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// Faults stop, and everybody behaves: within two heartbeats all is told.
+    fn comes_to_rest(&mut self) -> Result<()> {
+        for (fault, count) in Fault::ALL.iter().zip(self.engine.os().faults.counts) {
+            *self.coverage.entry(format!("fault {fault:?}")).or_default() += count;
+        }
+        self.engine.os().faults.stop();
+        self.last_words()?;
+        let heartbeat_ms = self.config.heartbeat.max(self.config.ping).as_millis() as u64;
+        for nth in 0..2 {
+            let end_ms = self.engine.os().now_ms() + heartbeat_ms;
+            let endings: u64 = self.subscribers.iter().map(|subscriber| subscriber.ended_in_calm).sum();
+            while self.engine.os().now_ms() < end_ms {
+                self.act(1, true)?;
+                self.turn(Duration::from_millis(20))?;
+            }
+            let ended = self.subscribers.iter().map(|subscriber| subscriber.ended_in_calm).sum::<u64>() - endings;
+            if nth > 0 && ended > 0 {
+                return Err(format!("{ended} connections of well-behaved clients were ended"));
+            }
+        }
+        if self.model.settle()? > 0 {
+            return Err("an accepted message was never delivered to the observer".into());
+        }
+        self.publishers.iter().try_for_each(Publisher::is_answered)?;
+        self.subscribers.iter_mut().try_for_each(|subscriber| subscriber.is_caught_up(&self.model))?;
+        if let Some(wire) = self.engine.os().leaked() {
+            return Err(format!("{wire:?} was left by its client, and the server still holds it"));
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// The server leaves: in time, whoever is still connected.
+    fn leaves(&mut self) -> Result<()> {
+        self.engine.drain();
+        let end_ms = self.engine.os().now_ms() + self.config.drain.as_millis() as u64 + 1000;
+        while !self.turn(Duration::from_millis(20))? {
+            if self.engine.os().now_ms() > end_ms {
+                return Err("the server does not leave".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// One more message in every channel, so that whoever is silent now has missed something.
+    fn last_words(&mut self) -> Result<()> {
+        while self.observer.deleting.is_some() {
+            self.turn(Duration::from_millis(20))?;
+        }
+        let kernel = self.engine.os();
+        let wire = kernel.connect_reliably();
+        for channel in CHANNELS {
+            let payload = format!("end.{channel} ").into_bytes();
+            kernel.send(wire, &clients::post(channel, "", "", &payload));
+            let sent = Sent { channel: channel.into(), event: None, media_type: None, payload };
+            self.model.sent.insert(format!("end.{channel}"), sent);
+        }
+        Ok(())
+    }
+}
+
+/// Small limits, so that every one of them is met.
+fn config(rng: &mut Rng) -> Config {
+    let mut config = Config::default();
+    config.history_messages = rng.pick(&[0, 1, 2, 5, 20, 1000]);
+    config.history_bytes = rng.pick(&[config.history_bytes, config.history_bytes, 20_000]);
+    config.history_age = rng.pick(&[config.history_age, config.history_age, Duration::from_secs(2)]);
+    config.poll_bytes_max = rng.pick(&[1, 500, 1024 * 1024]);
+    config.heartbeat = Duration::from_secs(2);
+    config.ping = Duration::from_secs(3);
+    config.drain = Duration::from_secs(2);
+    config.writes_per_turn_max = rng.pick(&[1, 3, 512]);
+    config.accepts_per_turn_max = rng.pick(&[1, 256]);
+    config.publish_bytes_per_turn_max = rng.pick(&[1000, 4 * 1024 * 1024]);
+    config
+}
