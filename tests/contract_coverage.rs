@@ -42,6 +42,11 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("`publish NAME [event=E] [type=T] [key=K]` answers", "commands over WebSocket"),
     ("Each may end in `ref=R`", "commands over WebSocket"),
     ("A command that fails answers", "commands over WebSocket"),
+    ("bad_condition, bad_command, bad_key", "commands over WebSocket"),
+    ("token_required, token_wrong, origin_not_allowed", "tokens"),
+    ("`--publish-token T`, `--subscribe-token T`, `--token-file FILE`", "tokens"),
+    ("counted in the metrics", "metrics"),
+    ("Prometheus text", "metrics"),
     ("`GET /` | the playground", "a viewer page stands in its place"),
     ("`GET /tidings.js` | the browser client", "the browser client"),
 ];

@@ -436,7 +436,7 @@ fn unix_seconds(date: &str) -> u64 {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     assert!(date.len() == 29 && date.is_ascii() && date.ends_with(" GMT"), "{date:?}");
     let number = |range: std::ops::Range<usize>| date[range].parse::<u64>().unwrap_or_else(|_| panic!("{date:?}"));
-    let is_leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let is_leap = |year: u64| year.is_multiple_of(if year.is_multiple_of(100) { 400 } else { 4 });
     let month = MONTHS.iter().position(|month| *month == &date[8..11]).unwrap_or_else(|| panic!("{date:?}")) as u64;
     let year = number(12..16);
     let lengths = [31, if is_leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];

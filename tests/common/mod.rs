@@ -5,7 +5,7 @@
 //! for `PATIENCE` fails the test.
 
 // Each test file takes what it needs and leaves the rest.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 pub mod http;
 pub mod json;
