@@ -233,7 +233,11 @@ fn an_error_says_in_header_fields_what_machines_need() {
 /// protocol: too_many_connections (a small reserve of connections over the limit is read and answered, the rest closed)
 #[test]
 fn a_connection_too_many_is_told_so() {
-    let server = TestServer::start_with(|config| config.connections_max = 2);
+    let server = TestServer::start_with(|config| {
+        config.connections_max = 2;
+        // Whoever is closed here is closed for the limit.
+        config.head_timeout = Duration::from_secs(3600);
+    });
     let mut kept = [server.connect(), server.connect()];
     for client in &mut kept {
         client.send(server.request("GET", "/healthz").bytes());
