@@ -146,6 +146,12 @@ pub trait App: Send {
         Access::Allow
     }
 
+    /// May a client of the subprotocol `tidings.v1` do this to these channels by a command on its
+    /// open connection? Its handshake was authorized; unless this says otherwise, no more is.
+    fn authorize_command(&mut self, _operation: Operation, _channels: &[&str]) -> Access {
+        Access::Deny("commands are not allowed here".to_owned())
+    }
+
     /// Answers a path that is not the server's own; `None` is 404.
     fn request(&mut self, _request: &Request<'_>) -> Option<Response> {
         None

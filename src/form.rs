@@ -119,8 +119,8 @@ pub fn sse_heartbeat(form: Form, moved_to: Option<Cursor>, out: &mut Vec<u8>) {
 /// Appends a gap: the event `gap`, its data the inner object, its id the cursor.
 pub fn sse_gap(form: Form, gap: &Gap, out: &mut Vec<u8>) {
     sse_block(form, out, |out| {
-        sse::write_id(out, gap.cursor);
         sse::write_event_name(out, "gap");
+        sse::write_id(out, gap.cursor);
         sse::write_data_line(out, |out| json::write_gap(out, gap));
     });
 }

@@ -59,6 +59,7 @@ pub use server::{Error, Handle, Server};
 /// Nothing here is covered by the version number.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::Config;
     pub use crate::commands::{Command, Commands};
     pub use crate::event_loop::{EventLoop, Parts, Turn};
     pub use crate::os::{Event, Now, Os};

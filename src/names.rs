@@ -79,6 +79,14 @@ pub fn media_type(bytes: &[u8]) -> Result<Option<&str>, Refusal> {
     }
 }
 
+/// Checks an idempotency key: 1 to 128 visible ASCII bytes.
+pub fn idempotency_key(bytes: &[u8]) -> Result<&str, Refusal> {
+    let is_key = |key: &&str| (1..=NAME_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    std::str::from_utf8(bytes).ok().filter(is_key).ok_or_else(|| {
+        Refusal::new(Code::BadKey, "an Idempotency-Key must have 1 to 128 visible ASCII bytes, without spaces")
+    })
+}
+
 /// A media type without its parameters.
 pub fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim_end_matches([' ', '\t'])

@@ -131,8 +131,10 @@ impl Flags {
     pub const PAUSED: Flags = Flags(1 << 15);
     /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
     pub const COMMANDS: Flags = Flags(1 << 16);
+    /// A WebSocket that may not publish.
+    pub const READ_ONLY: Flags = Flags(1 << 17);
     /// Dead, and the system has been told to close it.
-    pub const REAPED: Flags = Flags(1 << 17);
+    pub const REAPED: Flags = Flags(1 << 18);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
@@ -169,6 +171,8 @@ pub struct Cold {
     pub origin: Option<Box<[u8]>>,
     /// The payload of the latest ping, while it cannot be answered.
     pub ping: Option<Box<[u8]>>,
+    /// The command that waits for the answers before it; a binary frame or not.
+    pub deferred: Option<(Box<[u8]>, bool)>,
     /// Bytes read and thrown away since the last answer.
     pub discarded: usize,
 }
@@ -248,6 +252,11 @@ impl Connection {
         self.cold.as_ref().map_or(0, |cold| cold.unanswered)
     }
 
+    /// True if a command waits for the answers before it.
+    pub fn has_deferred(&self) -> bool {
+        self.cold.as_ref().is_some_and(|cold| cold.deferred.is_some())
+    }
+
     /// True if unconsumed input waits.
     pub fn has_input(&self) -> bool {
         self.reader.as_ref().is_some_and(|reader| !reader.input.is_empty())
@@ -256,6 +265,6 @@ impl Connection {
 
 impl std::fmt::Debug for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#019b}", self.0)
+        write!(f, "{:#020b}", self.0)
     }
 }

@@ -73,7 +73,7 @@ impl Engine {
         let orphans: Vec<u32> = self
             .askers
             .iter()
-            .filter(|(_, asker)| matches!(asker, Asker::Request(of, _) if *of == index))
+            .filter(|(_, asker)| matches!(asker, Asker::Request(of, _) | Asker::Command(of, _) if *of == index))
             .map(|(ticket, _)| ticket)
             .collect();
         for ticket in orphans {

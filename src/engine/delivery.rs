@@ -291,6 +291,7 @@ impl Engine {
             self.set_deadline(index, self.config.stall_timeout);
         }
         self.account(index);
+        self.limit_output();
         self.finish_if_written(index);
     }
 
@@ -301,10 +302,14 @@ impl Engine {
             return;
         }
         if connection.own.is_some() || connection.message != NONE || connection.pending != NONE {
-            return self.queue_ready(index);
+            self.queue_ready(index);
+            return self.act_on_deferred(index);
         }
         if !connection.flags.has(Flags::QUEUED) {
             self.settle_fresh(index);
+        }
+        if self.connections[index].has_deferred() {
+            self.act_on_deferred(index);
         }
         if self.connections[index].flags.has(Flags::LEAVING) {
             self.leave_now(index);

@@ -57,6 +57,8 @@ const IDEMPOTENCY_AGE_MS: u64 = 5 * 60 * 1000;
 enum Asker {
     /// A POST on this connection, to be answered in this manner.
     Request(u32, Reply),
+    /// A command on this connection, with its `ref`.
+    Command(u32, Option<Box<str>>),
     /// A callback of the embedder.
     Callback(PublishCallback),
 }
@@ -262,7 +264,7 @@ impl Engine {
                     && connection.unanswered() < UNANSWERED_MAX
                     && connection.flags.has(Flags::KEEP_ALIVE)
             }
-            State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE,
+            State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
             _ => false,
         }
     }
@@ -433,6 +435,7 @@ impl Engine {
             connection.flags.set(Flags::QUEUED);
             self.ready.push_back(index);
         }
+        self.account(index);
     }
 
     // Ends.
@@ -526,6 +529,7 @@ impl Engine {
         if flags.has(Flags::OVER) {
             self.over -= 1;
         }
+        self.deadlines.clear(index);
         self.connections.remove(index);
     }
 
@@ -548,13 +552,17 @@ impl Engine {
 
     // Books.
 
-    /// Keeps the sum of own bytes true, and its limit.
+    /// Keeps the sum of own bytes true.
     fn account(&mut self, index: u32) {
         if let Some(connection) = self.connections.get_mut(index) {
             let now = connection.own_bytes();
             let before = std::mem::replace(&mut connection.accounted, now as u32) as usize;
             self.own_bytes = self.own_bytes + now - before;
         }
+    }
+
+    /// Ends the longest-blocked connections while more waits for readers than may.
+    fn limit_output(&mut self) {
         while self.own_bytes + self.hub.detached_bytes() > self.config.output_bytes_max {
             // Pinned and half-written bytes belong to blocked connections; the longest-blocked goes.
             let Some(longest) = self.delivery.longest_blocked(&self.connections) else { break };

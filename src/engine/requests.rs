@@ -144,6 +144,14 @@ impl Engine {
         }
     }
 
+    /// A WebSocket may publish where a POST could.
+    fn may_publish(&mut self, head: &RequestHead<'_>, request: &SubscribeRequest) -> bool {
+        let Some(app) = &mut self.app else { return true };
+        let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
+        !matches!(request.transport, Transport::WebSocket(_))
+            || app.authorize(&Request::new(head, &[]), Operation::Publish, &channels) == Access::Allow
+    }
+
     fn refuse_request(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, refusal: &Refusal) {
         if refusal.passes() && head.method == http::Method::Get && route::wants_sse(head) {
             self.refuse_stream(index, reply, refusal);
@@ -168,7 +176,11 @@ impl Engine {
         }
         match action {
             Action::Publish(_) => {}
-            Action::Subscribe(subscribe) => self.subscribe(index, reply, subscribe)?,
+            Action::Subscribe(subscribe) => {
+                let read_only = !self.may_publish(head, &subscribe);
+                self.subscribe(index, reply, subscribe)?;
+                self.connections[index].flags.put(Flags::READ_ONLY, read_only);
+            }
             Action::Tip { .. } => {
                 let cursor = self.hub.cursor(self.hub.head());
                 self.answer(index, reply, 200, None, |out| {
@@ -270,6 +282,10 @@ impl Engine {
     fn tell_asker(&mut self, Settled { ticket, channel, outcome }: Settled) {
         let Some(asker) = ticket.and_then(|ticket| self.askers.remove(ticket.0)) else { return };
         match asker {
+            Asker::Command(index, reference) => {
+                let name = self.hub.channel_name(channel).to_owned();
+                self.answer_command(index, reference.as_deref(), &name, outcome);
+            }
             Asker::Callback(callback) => callback(self.published(outcome)),
             Asker::Request(index, reply) => {
                 let name = self.hub.channel_name(channel).to_owned();
@@ -547,7 +563,8 @@ pub(super) fn draining() -> Refusal {
     Refusal::new(Code::Draining, "the server is leaving; try again in a few seconds")
 }
 
-fn channels_full(limit: usize) -> Refusal {
+/// 503: no room for another channel.
+pub(super) fn channels_full(limit: usize) -> Refusal {
     Refusal::new(
         Code::ChannelsFull,
         format!("all {limit} channels keep a message or have a subscriber; try again later, or use one of them"),

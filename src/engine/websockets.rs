@@ -2,15 +2,19 @@
 //!
 //! Knows nothing of masks and fragments (`protocol::websocket`). RFC 6455 5.5 and 7.
 
-use super::{Engine, FRAGMENTS_MAX, Progress};
-use crate::app::{Inbound, Reaction};
+use std::borrow::Cow;
+
+use super::requests::{channels_full, draining, outcome_refusal, too_large};
+use super::{Asker, Engine, FRAGMENTS_MAX, Progress, UNANSWERED_MAX};
+use crate::app::{Access, Inbound, Operation, Reaction};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
-use crate::connection::{CloseReason, Flags, State};
+use crate::connection::{CloseReason, Flags, MANY, NONE, State};
 use crate::error::{Code, Refusal};
 use crate::form;
-use crate::hub::Publish;
+use crate::hub::{Outcome, Publish, Ticket};
 use crate::names;
+use crate::protocol::command::{self, Command};
 use crate::protocol::websocket::{self, CloseCode, Limits, Opcode, Received};
 
 /// A binary frame has no type of its own; this makes it binary by the rule for `POST`.
@@ -40,13 +44,10 @@ impl Engine {
     }
 
     fn act_on_frame(&mut self, index: u32, received: Received<'_>) {
+        let commands = self.connections[index].flags.has(Flags::COMMANDS);
         match received {
-            Received::Text(text) if self.connections[index].flags.has(Flags::COMMANDS) => {
-                self.act_on_command(index, text.as_bytes())
-            }
-            Received::Binary(bytes) if self.connections[index].flags.has(Flags::COMMANDS) => {
-                self.act_on_command(index, bytes)
-            }
+            Received::Text(text) if commands => self.act_on_command(index, text.as_bytes(), false),
+            Received::Binary(bytes) if commands => self.act_on_command(index, bytes, true),
             Received::Text(text) => self.act_on_message(index, text.as_bytes(), false),
             Received::Binary(bytes) => self.act_on_message(index, bytes, true),
             Received::Ping(payload) => self.act_on_ping(index, payload),
@@ -66,6 +67,9 @@ impl Engine {
     }
 
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
+        if self.connections[index].flags.has(Flags::READ_ONLY) {
+            return self.close_websocket(index, CloseCode::POLICY, "this connection may not publish");
+        }
         let Some(app) = &mut self.app else { return self.publish_inbound(index, payload, binary) };
         let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
         let reaction = app.message(&Inbound { channels: &channels, payload, binary });
@@ -123,9 +127,182 @@ impl Engine {
         }
     }
 
-    fn act_on_command(&mut self, index: u32, _command: &[u8]) {
-        let refusal = Refusal::new(Code::BadCommand, "this server has no commands yet");
-        self.connections[index].own().append_with(|out| form::ws_error(&refusal, None, out));
+    /// Acts on a frame of `tidings.v1`. What fails is answered in the stream; the connection stays.
+    fn act_on_command(&mut self, index: u32, frame: &[u8], binary: bool) {
+        let (command, reference) = command::decode(frame);
+        let is_publish = matches!(command, Ok(Command::Publish { .. }));
+        let connection = &mut self.connections[index];
+        // Answers keep the order of the commands, and a cursor in one is never before a message
+        // that is half out; so only publishes may overlap.
+        let waits = connection.unanswered() > 0 || connection.message != NONE;
+        if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
+            connection.cold().deferred = Some((frame.into(), binary));
+            return;
+        }
+        let result = match command {
+            Ok(Command::Subscribe(set)) => self.widen(index, &set, reference),
+            Ok(Command::Unsubscribe(set)) => self.narrow(index, &set, reference),
+            Ok(Command::Publish { channel, event, media_type, key, payload }) => {
+                let names = [Some(channel), event, media_type, key];
+                self.publish_named(index, names, payload, binary, reference)
+            }
+            Err(error) => Err(Refusal::new(Code::BadCommand, error.to_string())),
+        };
+        match result {
+            Ok(()) => {}
+            Err(_) if self.connections[index].unanswered() > 0 => {
+                self.connections[index].cold().deferred = Some((frame.into(), binary));
+            }
+            Err(refusal) => {
+                self.connections[index].own().append_with(|out| form::ws_error(&refusal, reference, out));
+                self.queue_ready(index);
+            }
+        }
+    }
+
+    /// Acts on the command that had to wait, if nothing is in its way any more.
+    pub(super) fn act_on_deferred(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
+            return;
+        }
+        if let Some((frame, binary)) = connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
+            self.act_on_command(index, &frame, binary);
+            self.queue_reader(index);
+        }
+    }
+
+    fn widen(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
+        let mut set = names::channel_set(set)?;
+        self.judge_command(Operation::Subscribe, &set)?;
+        if self.leaving.is_some() {
+            return Err(draining());
+        }
+        let known: Vec<&str> = self.channel_names(index);
+        set.retain(|name| !known.contains(&name.as_str()));
+        if known.len() + set.len() > names::CHANNEL_SET_MAX {
+            let message = format!("a connection reads at most {} channels", names::CHANNEL_SET_MAX);
+            return Err(Refusal::new(Code::TooManyChannels, message));
+        }
+        // Who has everything stands at the head; only who is behind starts new channels earlier.
+        if !self.hub.has_news(index) && !self.hub.has_loss(index) {
+            self.hub.set_cursor(index, self.hub.head());
+        }
+        let start = self.hub.widen(index, &set).map_err(|_| channels_full(self.config.channels_max))?;
+        if let Some(gap) = &start.gap {
+            self.tell_gap(index, gap);
+        }
+        self.answer_set(index, reference);
+        Ok(())
+    }
+
+    fn narrow(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
+        let set = names::channel_set(set)?;
+        // What is lost of a channel is said before the channel goes.
+        if let Some(gap) = self.hub.loss(index) {
+            self.tell_gap(index, &gap);
+        }
+        self.hub.narrow(index, &set);
+        self.answer_set(index, reference);
+        Ok(())
+    }
+
+    /// Answers with the whole set as it is now, and what of it comes next.
+    fn answer_set(&mut self, index: u32, reference: Option<&str>) {
+        let has_news = self.hub.has_news(index);
+        if !has_news {
+            self.hub.set_cursor(index, self.hub.head());
+        }
+        let mut channels = self.channel_names(index);
+        channels.sort_unstable();
+        let cursor = self.hub.cursor(self.hub.cursor_of(index));
+        let mut frame = Vec::new();
+        form::ws_subscribed(channels.into_iter(), cursor, reference, &mut frame);
+        let connection = &mut self.connections[index];
+        connection.own().append(&frame);
+        connection.pending = if has_news { MANY } else { NONE };
+        self.queue_ready(index);
+    }
+
+    fn channel_names(&self, index: u32) -> Vec<&str> {
+        self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect()
+    }
+
+    fn publish_named(
+        &mut self,
+        index: u32,
+        [channel, event, media_type, key]: [Option<Cow<'_, [u8]>>; 4],
+        payload: &[u8],
+        binary: bool,
+        reference: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let channel = names::channel_name(channel.as_deref().unwrap_or_default())?;
+        let event = event.as_deref().map(names::event_name).transpose()?.flatten();
+        let media_type = match media_type.as_deref() {
+            Some(media_type) => names::media_type(media_type)?,
+            None => binary.then_some(OCTET_STREAM),
+        };
+        let key = key.as_deref().map(names::idempotency_key).transpose()?;
+        if payload.len() > self.config.message_bytes_max {
+            return Err(too_large(payload.len() as u64, self.config.message_bytes_max));
+        }
+        self.judge_command(Operation::Publish, &[channel.to_owned()])?;
+        if self.leaving.is_some() && key.is_none() {
+            return Err(draining());
+        }
+        let ticket = self.askers.insert(Asker::Command(index, reference.map(Box::from)));
+        let appended = self.append(Publish {
+            ticket: Some(Ticket(ticket)),
+            channel,
+            event,
+            media_type,
+            payload,
+            only_after: None,
+            key,
+            replay_only: self.leaving.is_some(),
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+        });
+        if let Err(refusal) = appended {
+            self.askers.remove(ticket);
+            return Err(refusal);
+        }
+        self.connections[index].cold().unanswered += 1;
+        Ok(())
+    }
+
+    /// Answers a publish command, now that the log has decided.
+    pub(super) fn answer_command(&mut self, index: u32, reference: Option<&str>, channel: &str, outcome: Outcome) {
+        let connection = &mut self.connections[index];
+        if connection.state == State::Dead {
+            return;
+        }
+        connection.cold().unanswered -= 1;
+        if connection.state != State::WebSocket {
+            return;
+        }
+        match outcome {
+            Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
+                let id = self.hub.cursor(seq);
+                connection.own().append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
+            }
+            other => {
+                let refusal = outcome_refusal(other);
+                connection.own().append_with(|out| form::ws_error(&refusal, reference, out));
+            }
+        }
+        self.queue_ready(index);
+        self.act_on_deferred(index);
+        self.queue_reader(index);
+    }
+
+    fn judge_command(&mut self, operation: Operation, channels: &[String]) -> Result<(), Refusal> {
+        let Some(app) = &mut self.app else { return Ok(()) };
+        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+        match app.authorize_command(operation, &channels) {
+            Access::Allow => Ok(()),
+            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
+        }
     }
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {

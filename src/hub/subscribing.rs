@@ -183,7 +183,7 @@ impl Hub {
 
     /// Within a channel the oldest goes first, so if anything was evicted since the last telling,
     /// `lost` is such a message; and it was not read if it is after the cursor.
-    fn has_loss(&self, key: u32) -> bool {
+    pub fn has_loss(&self, key: u32) -> bool {
         let Some(subscriber) = self.subscribers.get(key as usize) else { return false };
         subscriber.places.as_slice().iter().any(|place| {
             let channel = &self.channels[place.channel];

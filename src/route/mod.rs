@@ -289,14 +289,8 @@ fn publish(head: &RequestHead<'_>, policy: &Policy, name: &str) -> Result<Action
 
 fn idempotency_key(head: &RequestHead<'_>) -> Result<Option<String>, Refusal> {
     let Some(key) = at_most_once(head, "idempotency-key", Code::BadKey)? else { return Ok(None) };
-    let is_key =
-        |key: &&str| (1..=KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    str::from_utf8(key).ok().filter(is_key).map(|key| Some(key.to_owned())).ok_or_else(|| {
-        Refusal::new(Code::BadKey, "Idempotency-Key must have 1 to 128 visible ASCII bytes, without spaces")
-    })
+    names::idempotency_key(key).map(|key| Some(key.to_owned()))
 }
-
-const KEY_BYTES_MAX: usize = 128;
 
 /// The condition of a publish: one strong entity tag that is a cursor. RFC 9110 13.1.1 also has
 /// `*`, weak tags and lists; here they would say nothing true.
