@@ -10,6 +10,7 @@
 pub mod http;
 pub mod json;
 pub mod sse;
+pub mod trace;
 pub mod websocket;
 
 use std::net::SocketAddr;
@@ -50,6 +51,11 @@ impl TestServer {
         let handle = server.handle();
         let thread = std::thread::spawn(move || server.run().expect("the loop turns"));
         TestServer { address, handle, thread: Some(thread) }
+    }
+
+    /// Waits until it has left of its own accord.
+    pub fn join(mut self) {
+        self.thread.take().expect("joined once").join().expect("the server's thread ended without a panic");
     }
 
     /// A fresh connection.
@@ -147,7 +153,7 @@ impl TestServer {
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.handle.stop();
-        let ended = self.thread.take().expect("joined once").join();
+        let Some(ended) = self.thread.take().map(JoinHandle::join) else { return };
         // A second panic while the test is failing would hide the first.
         if !std::thread::panicking() {
             ended.expect("the server's thread ended without a panic");
