@@ -133,7 +133,7 @@ impl Flags {
     pub const COMMANDS: Flags = Flags(1 << 16);
     /// A WebSocket that may not publish.
     pub const READ_ONLY: Flags = Flags(1 << 17);
-    /// Dead, and the system has been told to close it.
+    /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 18);
 
     /// True if all bits of `other` are set.
