@@ -117,7 +117,8 @@ impl Engine {
         let extra = std::time::Duration::from_secs(announced / BODY_BYTES_PER_SECOND);
         self.set_deadline(index, self.config.body_timeout + extra);
         self.connections[index].flags.set(Flags::HEAD_BEGUN);
-        Progress::NeedsMore(0)
+        // Of a chunked body all may have come with the head, and then nothing more will come.
+        Progress::Consumed(0)
     }
 
     /// Asks the embedder, if there is one, whether this may be done.

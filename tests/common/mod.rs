@@ -5,7 +5,7 @@
 //! for `PATIENCE` fails the test.
 
 // Each test file takes what it needs and leaves the rest.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 pub mod http;
 pub mod json;
@@ -15,7 +15,7 @@ pub mod websocket;
 
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Client, Request, Response};
 use sse::EventStream;
@@ -39,9 +39,14 @@ impl TestServer {
 
     /// A server whose config is changed a little.
     pub fn start_with(change: impl FnOnce(&mut tidings::Config)) -> TestServer {
+        TestServer::listen("127.0.0.1:0", change)
+    }
+
+    /// The same at another address.
+    pub fn listen(address: &str, change: impl FnOnce(&mut tidings::Config)) -> TestServer {
         let mut config = tidings::Config::default();
         change(&mut config);
-        let server = tidings::Server::bind("127.0.0.1:0", config).expect("a free port on loopback");
+        let server = tidings::Server::bind(address, config).expect("a free port");
         let address = server.local_addrs()[0];
         let handle = server.handle();
         let thread = std::thread::spawn(move || server.run().expect("the loop turns"));
@@ -96,6 +101,42 @@ impl TestServer {
     /// The cursor of now.
     pub fn now(&self) -> String {
         self.head("/channels/nobody").header("Tidings-Cursor").expect("HEAD tells the cursor").to_owned()
+    }
+
+    /// `GET /healthz` over a new connection; `None` if it is closed without an answer.
+    pub fn connect_and_get(&self) -> Option<Response> {
+        let mut client = self.request("GET", "/healthz").start();
+        (!client.at_end()).then(|| client.response("GET"))
+    }
+
+    /// How the server stands.
+    pub fn stats(&self) -> tidings::Stats {
+        self.handle.stats(PATIENCE).expect("the loop turns")
+    }
+
+    /// Begins to leave, and returns when the server says so. It needs a `drain_grace`, or nobody
+    /// may ask.
+    pub fn drain(&self) {
+        self.handle.shutdown();
+        self.until("the server drains", || self.get("/readyz").status == 503);
+    }
+
+    /// Waits until so many subscribers of a kind (`websocket`, `sse`, `poll`) read a channel.
+    pub fn until_subscribed(&self, channel: &str, kind: &str, count: usize) {
+        self.until("the subscribers are attached", || {
+            let list = self.get(&format!("/channels?prefix={channel}")).json();
+            let found = list["channels"].array().iter().find(|entry| entry["name"] == channel);
+            found.map_or(0.0, |entry| entry["subscribers"][kind].number()) == count as f64
+        });
+    }
+
+    /// Asks again and again until it is so.
+    pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
+            std::thread::yield_now();
+        }
     }
 
     /// Opens an SSE stream.
