@@ -88,14 +88,14 @@ fn after_the_grace_nobody_listens() {
     server.join();
     assert!(TcpStream::connect(address).is_err());
 
-    let server = TestServer::start_with(|config| {
+    let server = Server::start_with(|config| {
         config.drain = Duration::ZERO;
         config.drain_grace = Duration::from_millis(500);
     });
     let start = Instant::now();
-    server.handle.shutdown();
+    server.drain();
     assert_eq!(server.get("/readyz").status, 503);
-    server.join();
+    server.inner.join();
     assert!(start.elapsed() >= Duration::from_millis(499), "{:?}", start.elapsed());
 }
 
