@@ -9,10 +9,9 @@
 //! fn ...
 //! ```
 //!
-//! The quote is some words of the contract, letter by letter, which it has only once; words of
-//! several sentences prove all of them. A test may have several quotes.
-//! Rules that ask nothing of a server, and rules that are not built yet, are listed below, each
-//! with its reason. So a changed contract, a lost test and a forgotten rule all fail here.
+//! A quote is words of the contract, letter by letter, that it has only once; words of several
+//! sentences prove them all. What asks nothing of a server, and what is not built yet, is listed
+//! below, each with its reason. So a changed rule, a lost test and a forgotten rule all fail here.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
