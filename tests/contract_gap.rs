@@ -153,6 +153,7 @@ fn a_stream_says_a_gap_as_an_event() {
 }
 
 /// protocol: WebSocket: that frame.
+/// protocol: `{"gap":{"after":"<the cursor asked or last sent>","through":"<highest number that may be missing>","cursor":"<where delivery goes on>","reason":"evicted"}}`
 #[test]
 fn a_websocket_says_a_gap_in_a_frame() {
     let server = two_of_four();
@@ -393,8 +394,8 @@ fn old_messages_go() {
         assert!(before.elapsed() < PATIENCE, "it is kept for ever");
         poll = server.get("/channels/a?after=E-0&wait=0").json();
     }
-    // The server counts whole milliseconds.
-    assert!(before.elapsed() >= Duration::from_millis(299), "{:?}", before.elapsed());
+    // The server reads the clock once a turn, and the turn may have begun a little earlier.
+    assert!(before.elapsed() >= Duration::from_millis(250), "{:?}", before.elapsed());
     let want = format!(r#"{{"cursor":"E-1","gap":{},"messages":[]}}"#, gap("E-0", "E-1", "E-1", "evicted"));
     assert_eq!(server.get("/channels/a?after=E-0").text(), want);
 }

