@@ -182,7 +182,7 @@ impl<O: Os> EventLoop<O> {
         let more = Listener { pending: true, retry_at_ms: None };
         let Some(index) = self.engine.open() else {
             // Over the reserve: accepted, so that the peer learns of it, and closed at once.
-            let beyond = u32::MAX - 1;
+            let beyond = self.engine.beyond();
             return match self.os.accept(number, beyond) {
                 Ok(()) => {
                     self.os.close(beyond);

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The program, without any variable of ours from outside.
 fn tidings(arguments: &[&str]) -> Command {
@@ -187,6 +187,7 @@ fn the_banner_shows_the_ports_really_bound() {
     assert!(server.banner.contains("?transport=sse'\n"), "{}", server.banner);
 }
 
+/// protocol: Exit code 0.
 #[test]
 fn both_signals_end_it_with_code_0() {
     for signal in ["TERM", "INT"] {
@@ -197,12 +198,22 @@ fn both_signals_end_it_with_code_0() {
     }
 }
 
+/// protocol: SIGTERM or SIGINT: `/readyz` turns 503; the listener stays for `--drain-grace`
+/// protocol: A second signal leaves at once.
 #[test]
 fn a_second_signal_does_not_wait_for_the_drain() {
     // The grace keeps the server listening for an hour, with or without anybody connected.
     let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain-grace", "1h"]));
     server.signal("TERM");
     server.hear("INFO  SIGTERM: draining");
+    // The line is written before the loop hears of it.
+    let begin = Instant::now();
+    while !server
+        .ask("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .starts_with("HTTP/1.1 503 ")
+    {
+        assert!(begin.elapsed() < Duration::from_secs(10), "still ready");
+    }
     server.signal("INT");
     assert_eq!(server.exit_code(), Some(0));
 }

@@ -106,6 +106,8 @@ impl Engine {
                 // RFC 9110 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
                 Code::UpgradeRequired => {
                     http::header(out, "Upgrade", b"websocket");
+                    // RFC 9110 7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
+                    http::header(out, "Connection", b"upgrade");
                     // RFC 6455 4.4: the version that would be accepted.
                     http::header(out, "Sec-WebSocket-Version", b"13");
                 }

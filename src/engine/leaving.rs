@@ -21,9 +21,11 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn next_tick(&self) -> Option<u32> {
-        let end = self.drained.max(self.graced);
-        Some(self.moments.next_tick().map_or(end, |next| next.min(end)))
+    /// When to look again: somebody is to go, or the server may. With nobody left it may at the
+    /// end of the grace, however long it could drain.
+    pub(super) fn next_tick(&self, now: u32) -> u32 {
+        let end = if now < self.graced { self.graced } else { self.drained };
+        self.moments.next_tick().map_or(end, |next| next.min(end))
     }
 
     pub(super) fn forget(&mut self, index: u32) {

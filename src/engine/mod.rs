@@ -185,6 +185,12 @@ impl Engine {
         Some(self.connections.insert(Connection::new(self.tick)))
     }
 
+    /// The index after all that `open` gives: of a connection that is accepted only to be closed.
+    /// The system keeps its sockets by index, so it must not be far from the others.
+    pub fn beyond(&self) -> u32 {
+        (self.config.connections_max + RESERVE) as u32
+    }
+
     /// Gives the slot back: the system accepted nothing.
     pub fn abandon(&mut self, index: u32) {
         self.connections.remove(index);
@@ -513,6 +519,8 @@ impl Engine {
         Some(index)
     }
 
+    /// Frees the slot of a dead connection that no queue names any more, the queue of the dead
+    /// included: whoever comes last frees it.
     fn free(&mut self, index: u32) {
         let flags = self.connections[index].flags;
         if !flags.has(Flags::REAPED) || flags.has(Flags::QUEUED) || flags.has(Flags::READING) {

@@ -60,7 +60,9 @@ impl Engine {
             }
         };
         if self.connections[index].flags.has(Flags::OVER) {
-            self.refuse_and_finish(index, &self.over_refusal());
+            // By the whole head: an SSE client is asked to come back.
+            let reply = Reply { keep_alive: false, ..self.reply_to(&head) };
+            self.refuse_request(index, &reply, &head, &self.over_refusal());
             return Progress::Consumed(total);
         }
         let routed = route::route(&head, &self.policy);
@@ -115,7 +117,8 @@ impl Engine {
         let extra = std::time::Duration::from_secs(announced / BODY_BYTES_PER_SECOND);
         self.set_deadline(index, self.config.body_timeout + extra);
         self.connections[index].flags.set(Flags::HEAD_BEGUN);
-        Progress::NeedsMore(0)
+        // Of a chunked body all may have come with the head, and then nothing more will come.
+        Progress::Consumed(0)
     }
 
     /// Asks the embedder, if there is one, whether this may be done.

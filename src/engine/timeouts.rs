@@ -137,7 +137,7 @@ impl Engine {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().and_then(|leaving| leaving.next_tick())];
+        let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick))];
         let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
         let due = due.chain(self.hub.next_expiry_ms()).min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
