@@ -553,7 +553,7 @@ mod tests {
             ("retry: 4000\n\n", written(|out| sse_last(form, 4000, out))),
             (
                 concat!(
-                    "id: 1766-9\nevent: gap\n",
+                    "event: gap\nid: 1766-9\n",
                     r#"data: {"after":"1766-3","through":"1766-7","cursor":"1766-9","reason":"evicted"}"#,
                     "\n\n"
                 ),
