@@ -174,16 +174,21 @@ impl Engine {
         let news = pending_of(channel);
         for &(index, _) in self.hub.subscribers(channel) {
             let connection = &mut self.connections[index];
-            let was_idle = !connection.flags.has(Flags::QUEUED) && !connection.flags.has(Flags::BLOCKED);
+            let was_caught_up = connection.pending == NONE;
             connection.pending = match connection.pending {
                 NONE => news,
                 pending if pending == news => news,
                 _ => MANY,
             };
-            if was_idle {
-                connection.flags.set(Flags::QUEUED);
+            if connection.flags.has(Flags::BLOCKED) {
+                continue;
+            }
+            if was_caught_up && !connection.flags.has(Flags::FRESH) {
                 connection.flags.set(Flags::FRESH);
                 connection.flags.put(Flags::GENERATION, self.delivery.fresh.join() == 1);
+            }
+            if !connection.flags.has(Flags::QUEUED) {
+                connection.flags.set(Flags::QUEUED);
                 self.ready.push_back(index);
             }
         }

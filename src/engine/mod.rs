@@ -48,6 +48,8 @@ const UNANSWERED_MAX: u32 = 32;
 const OWN_BYTES_PAUSE: usize = 64 * 1024;
 /// Fragments of one WebSocket message.
 const FRAGMENTS_MAX: u32 = 4096;
+/// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
+const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read and thrown away after the last answer, before the connection is cut.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long an idempotency key is remembered.
@@ -120,7 +122,7 @@ impl Engine {
             channels_max: config.channels_max,
             idempotency_keys_max: config.idempotency_keys_max,
             idempotency_age_ms: IDEMPOTENCY_AGE_MS,
-            burst_bytes_max: 2 * config.publish_bytes_per_turn_max,
+            burst_bytes_max: 2 * config.publish_bytes_per_turn_max + READ_BURST_BYTES,
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
@@ -241,7 +243,7 @@ impl Engine {
                 self.free(index);
                 continue;
             }
-            if connection.flags.has(Flags::PAUSED) && self.may_process(index) {
+            if self.may_go_on(index) {
                 return Some((index, false));
             }
             if self.wants_bytes(index) {
@@ -267,6 +269,12 @@ impl Engine {
             State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
             _ => false,
         }
+    }
+
+    /// True if held input may bring something now: what stood in its way is gone.
+    fn may_go_on(&self, index: u32) -> bool {
+        let connection = &self.connections[index];
+        connection.flags.has(Flags::PAUSED) && connection.unanswered() == 0 && self.may_process(index)
     }
 
     fn wants_bytes(&self, index: u32) -> bool {
@@ -421,8 +429,7 @@ impl Engine {
         if connection.flags.has(Flags::READING) || connection.state == State::Dead {
             return;
         }
-        let held = connection.flags.has(Flags::PAUSED) && self.may_process(index);
-        if held || self.wants_bytes(index) {
+        if self.may_go_on(index) || self.wants_bytes(index) {
             self.connections[index].flags.set(Flags::READING);
             self.readers.push_back(index);
         }

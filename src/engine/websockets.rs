@@ -184,10 +184,7 @@ impl Engine {
             let message = format!("a connection reads at most {} channels", names::CHANNEL_SET_MAX);
             return Err(Refusal::new(Code::TooManyChannels, message));
         }
-        // Who has everything stands at the head; only who is behind starts new channels earlier.
-        if !self.hub.has_news(index) && !self.hub.has_loss(index) {
-            self.hub.set_cursor(index, self.hub.head());
-        }
+        self.advance_if_caught_up(index);
         let start = self.hub.widen(index, &set).map_err(|_| channels_full(self.config.channels_max))?;
         if let Some(gap) = &start.gap {
             self.tell_gap(index, gap);
@@ -202,6 +199,7 @@ impl Engine {
         if let Some(gap) = self.hub.loss(index) {
             self.tell_gap(index, &gap);
         }
+        self.advance_if_caught_up(index);
         self.hub.narrow(index, &set);
         self.answer_set(index, reference);
         Ok(())
@@ -210,9 +208,6 @@ impl Engine {
     /// Answers with the whole set as it is now, and what of it comes next.
     fn answer_set(&mut self, index: u32, reference: Option<&str>) {
         let has_news = self.hub.has_news(index);
-        if !has_news {
-            self.hub.set_cursor(index, self.hub.head());
-        }
         let mut channels = self.channel_names(index);
         channels.sort_unstable();
         let cursor = self.hub.cursor(self.hub.cursor_of(index));
@@ -222,6 +217,13 @@ impl Engine {
         connection.own().append(&frame);
         connection.pending = if has_news { MANY } else { NONE };
         self.queue_ready(index);
+    }
+
+    /// Who has everything stands at the head; only who is behind is answered an earlier cursor.
+    fn advance_if_caught_up(&mut self, index: u32) {
+        if !self.hub.has_news(index) && !self.hub.has_loss(index) {
+            self.hub.set_cursor(index, self.hub.head());
+        }
     }
 
     fn channel_names(&self, index: u32) -> Vec<&str> {
