@@ -221,6 +221,10 @@ impl World {
     /// The process dies and another starts: a new epoch, every connection cut.
     fn restart(&mut self) -> Result<()> {
         count(&mut self.coverage, "restarted");
+        // The observer first hears what its neighbours may have heard already.
+        while self.engine.next_timeout() == Some(Duration::ZERO) {
+            self.turn(Duration::ZERO)?;
+        }
         let mut kernel = std::mem::take(self.engine.os());
         kernel.server_dies();
         self.observer = Observer::connect(&mut kernel);
@@ -252,7 +256,7 @@ impl World {
             }
         }
         if self.model.settle()? > 0 {
-            return Err("an accepted message was never delivered to the observer".into());
+            return Err(format!("an accepted message was never delivered to the observer: {:?}", self.model.answers()));
         }
         self.publishers.iter().try_for_each(Publisher::is_answered)?;
         self.subscribers.iter_mut().try_for_each(|subscriber| subscriber.is_caught_up(&self.model))?;
