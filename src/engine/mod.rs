@@ -101,8 +101,6 @@ pub struct Engine {
     date_second: u64,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
-    /// Channels that the commit in progress has published to are new up to here.
-    head_before: u64,
     intake_bytes: usize,
     own_bytes: usize,
     over: usize,
@@ -143,7 +141,6 @@ impl Engine {
             date: http::Date::from_unix_ms(now.wall_ms),
             date_second: now.wall_ms / 1000,
             turn_bytes: 0,
-            head_before: 0,
             intake_bytes: 0,
             own_bytes: 0,
             over: 0,
@@ -616,6 +613,9 @@ impl Engine {
             if connection.flags.has(Flags::FRESH) {
                 fresh[usize::from(connection.flags.has(Flags::GENERATION))] += 1;
                 assert!(connection.flags.has(Flags::QUEUED), "{index}: fresh means in the ready queue");
+            }
+            if let Some(own) = &connection.own {
+                own.check_invariants();
             }
             if connection.state == State::Dead {
                 let named = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::READING);

@@ -63,6 +63,7 @@ impl Engine {
             // By the whole head: an SSE client is asked to come back.
             let reply = Reply { keep_alive: false, ..self.reply_to(&head) };
             self.refuse_request(index, &reply, &head, &self.over_refusal());
+            self.connections[index].reason = CloseReason::TooMany;
             return Progress::Consumed(total);
         }
         let routed = route::route(&head, &self.policy);
@@ -501,7 +502,10 @@ impl Engine {
 
     fn reading_refusal(&self, error: reader::Error) -> Refusal {
         match error {
-            reader::Error::Http(error) => Refusal::new(error.code(), error.to_string()),
+            reader::Error::Http(error) => {
+                log::debug!("refused by {}: {error}", error.section());
+                Refusal::new(error.code(), error.to_string())
+            }
             reader::Error::BodyTooLarge => Refusal::new(
                 Code::MessageTooLarge,
                 format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),
