@@ -63,6 +63,8 @@ enum Asker {
     Command(u32, Option<Box<str>>),
     /// A callback of the embedder.
     Callback(PublishCallback),
+    /// A connection that is gone.
+    Nobody,
 }
 
 /// How far a look at held bytes came.

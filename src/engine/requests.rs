@@ -289,6 +289,7 @@ impl Engine {
                 let name = self.hub.channel_name(channel).to_owned();
                 self.answer_command(index, reference.as_deref(), &name, outcome);
             }
+            Asker::Nobody => {}
             Asker::Callback(callback) => callback(self.published(outcome)),
             Asker::Request(index, reply) => {
                 let name = self.hub.channel_name(channel).to_owned();
