@@ -3,10 +3,10 @@
 //!
 //!     cargo run --example nested_loop
 //!
-//! The contract is three lines, marked below. `rustix` because it is `poll(2)` and nothing more,
+//! The contract is three steps, numbered below. `rustix` because it is `poll(2)` and nothing more,
 //! without `unsafe` here; `polling` would bring `rustix` too, and asks for `unsafe` to register.
 
-use std::io::{Read, stdin};
+use std::io::stdin;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -44,7 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Reads once, so that it never blocks, and publishes what lines are complete. False at the end.
 fn publish_lines(server: &mut tidings::Server, line: &mut Vec<u8>) -> Result<bool, Box<dyn std::error::Error>> {
-    let mut bytes = [0; 4096];
+    // At most 512 lines: fewer than `Config::commands_max`, which may wait for a turn.
+    let mut bytes = [0; 512];
     let read = rustix::io::read(stdin(), &mut bytes)?;
     for &byte in &bytes[..read] {
         if byte == b'\n' {
