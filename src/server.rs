@@ -154,8 +154,8 @@ impl Server {
         let commands = Commands::new(config.commands_max, config.intake_bytes_max, Box::new(move || waker.wake()));
         let commands = Arc::new(commands);
         let handle = Handle { commands: Arc::clone(&commands), message_bytes_max: config.message_bytes_max };
-        let loopback = addresses.iter().any(|address| address.ip().to_canonical().is_loopback());
-        let parts = Parts { loopback, listeners: addresses.len(), app, commands };
+        let loopback = addresses.iter().map(|address| address.ip().to_canonical().is_loopback()).collect();
+        let parts = Parts { loopback, app, commands };
         let event_loop = EventLoop::new(os, config, parts)?;
         Ok(Server { event_loop, handle, addresses, poisoned: None })
     }

@@ -350,7 +350,9 @@ impl Chain {
                 // Published again in another life, it stands twice: then where this client is.
                 let epoch = self.at.map_or(model.epoch, |at| at.epoch);
                 let here = places.clone().find(|place| place.epoch == epoch);
-                let Some(place) = here.or_else(|| places.next()) else { return Ok(false) };
+                // Who is in a life hears only of it, perhaps before the observer does.
+                let elsewhere = || if self.at.is_none() { places.next() } else { None };
+                let Some(place) = here.or_else(elsewhere) else { return Ok(false) };
                 place
             }
         };
