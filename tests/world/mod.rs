@@ -223,8 +223,12 @@ impl World {
     fn restart(&mut self) -> Result<()> {
         count(&mut self.coverage, "restarted");
         // The observer first hears what its neighbours may have heard already.
-        while self.engine.next_timeout() == Some(Duration::ZERO) {
+        let mut quiet_turns = 0;
+        while quiet_turns < 5 {
+            let heard = self.model.heard();
             self.turn(Duration::ZERO)?;
+            let busy = self.engine.next_timeout() == Some(Duration::ZERO) || self.model.heard() != heard;
+            quiet_turns = if busy { 0 } else { quiet_turns + 1 };
         }
         let mut kernel = std::mem::take(self.engine.os());
         kernel.server_dies();
