@@ -226,6 +226,14 @@ impl std::os::fd::AsRawFd for Server {
     }
 }
 
+#[cfg(unix)]
+impl std::os::fd::AsFd for Server {
+    /// The same, borrowed, as safe wrappers of `poll` and its kin take it.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event_loop.os_ref().as_fd()
+    }
+}
+
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("addresses", &self.addresses).finish_non_exhaustive()
