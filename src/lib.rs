@@ -29,23 +29,26 @@ mod text;
 
 mod buffer;
 mod deadlines;
+mod os;
 mod slab;
 
 mod protocol;
 
+mod form;
+
 mod connection;
 mod hub;
-
-mod form;
 mod pages;
 mod route;
 
-mod app;
 mod commands;
+
+mod app;
+
 mod engine;
 
 mod event_loop;
-mod os;
+
 mod server;
 
 pub use app::{Access, App, Inbound, NoApp, Operation, Reaction, Request, Response, Transport};
@@ -64,3 +67,8 @@ pub mod internals {
     pub use crate::event_loop::{EventLoop, Parts, Turn};
     pub use crate::os::{Event, Now, Os};
 }
+
+/// The README's example is compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -90,6 +90,25 @@ impl Waker {
     }
 }
 
+/// What is left of a time that a thread other than the loop's is willing to wait. The loop itself
+/// takes time as an argument.
+pub struct Patience {
+    since: Instant,
+    whole: Duration,
+}
+
+impl Patience {
+    /// It begins to run now.
+    pub fn start(whole: Duration) -> Patience {
+        Patience { since: Instant::now(), whole }
+    }
+
+    /// Nothing, once it has run out.
+    pub fn left(&self) -> Duration {
+        self.whole.saturating_sub(self.since.elapsed())
+    }
+}
+
 const WAKE: mio::Token = mio::Token(usize::MAX);
 /// Listeners are numbered down from here, sockets up from 0.
 const LISTENERS: usize = usize::MAX - 1;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::app::App;
 use crate::commands::{Command, Commands, Publication, PublishCallback, PublishError, Published, Stats};
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::error::{Code, Refusal};
 use crate::event_loop::{EventLoop, Parts};
 use crate::names;
-use crate::os::Mio;
+use crate::os::{Mio, Patience};
 use crate::route::PolicyError;
 
 /// Connections that may wait to be accepted.
@@ -284,14 +284,14 @@ impl Handle {
     ) -> Result<Published, PublishError> {
         let message = message.into();
         check(channel, &message, self.message_bytes_max).map_err(PublishError::Refused)?;
-        let started = Instant::now();
+        let patience = Patience::start(timeout);
         let (sender, receiver) = mpsc::sync_channel(1);
         let callback: PublishCallback = Box::new(move |result| {
             // Whoever stopped waiting has its answer: `TimedOut`.
             let _ = sender.send(result);
         });
-        self.commands.push_when_room(Command::Publish(channel.to_owned(), message, Some(callback)), timeout)?;
-        receiver.recv_timeout(timeout.saturating_sub(started.elapsed())).map_err(|error| match error {
+        self.commands.push_when_room(Command::Publish(channel.to_owned(), message, Some(callback)), patience.left())?;
+        receiver.recv_timeout(patience.left()).map_err(|error| match error {
             mpsc::RecvTimeoutError::Timeout => PublishError::TimedOut,
             mpsc::RecvTimeoutError::Disconnected => PublishError::Closed,
         })?
