@@ -1,11 +1,9 @@
-//! A WebSocket echo server on `/channels/echo`, for suites that test servers by their echoes.
+//! A WebSocket echo server on every path but the server's own, for suites that test servers by
+//! their echoes.
 //!
 //!     cargo run --release --example echo 127.0.0.1:9001
-//!
-//! A suite must offer the subprotocol `tidings.raw`: without it the first frame is a cursor, which
-//! no echo suite expects.
 
-use tidings::{App, Config, Inbound, Reaction, Server};
+use tidings::{App, Config, Inbound, Reaction, Request, Server};
 
 /// What the largest case of such suites sends, and some more.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -13,6 +11,10 @@ const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 struct Echo;
 
 impl App for Echo {
+    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
+        true
+    }
+
     fn message(&mut self, _message: &Inbound<'_>) -> Reaction {
         Reaction::Echo
     }

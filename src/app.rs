@@ -157,6 +157,12 @@ pub trait App: Send {
         None
     }
 
+    /// May a WebSocket be opened on a path that is not the server's own, or on `/`? It reads no
+    /// channel and is told no cursor; `message` decides on what comes. Its Origin was checked.
+    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
+        false
+    }
+
     /// Decides what becomes of a WebSocket client's message.
     fn message(&mut self, _message: &Inbound<'_>) -> Reaction {
         Reaction::Publish

@@ -46,8 +46,10 @@ pub const RESERVE: usize = 16;
 const UNANSWERED_MAX: u32 = 32;
 /// Answers that wait for a reader before its next request is looked at.
 const OWN_BYTES_PAUSE: usize = 64 * 1024;
-/// Fragments of one WebSocket message.
-const FRAGMENTS_MAX: u32 = 4096;
+/// Frames of one WebSocket message: so many, and one more for each 64 bytes that it may have. They
+/// share one buffer, so this bounds the work with empty ones only.
+const FRAGMENTS_MIN: u32 = 1024;
+const FRAGMENT_BYTES: usize = 64;
 /// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
 const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read and thrown away after the last answer, before the connection is cut.

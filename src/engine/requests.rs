@@ -191,6 +191,9 @@ impl Engine {
                     http::header_display(out, "Tidings-Cursor", cursor);
                 });
             }
+            Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
+                self.open_websocket(index, reply, head)?;
+            }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
             Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
@@ -398,8 +401,11 @@ impl Engine {
     fn start_websocket(&mut self, index: u32, gap: Option<&Gap>, cursor: Cursor, asked: &After, handshake: &Handshake) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         let ping = self.config.ping;
+        let channels = self.hub.channel_count(index);
         let connection = &mut self.connections[index];
-        connection.form = if handshake.protocol == Subprotocol::Raw { Form::WsRaw } else { Form::WsJson };
+        // Who reads no channel has no cursor to be told.
+        let raw = handshake.protocol == Subprotocol::Raw || channels == 0;
+        connection.form = if raw { Form::WsRaw } else { Form::WsJson };
         connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
         let form = connection.form;
         connection.own().append_with(|out| {
@@ -424,6 +430,29 @@ impl Engine {
         if let Some(gap) = gap {
             self.tell_gap(index, gap);
         }
+    }
+
+    fn may_upgrade(&mut self, head: &RequestHead<'_>) -> bool {
+        let Some(app) = &mut self.app else { return false };
+        route::asks_to_upgrade(head) && app.upgrade(&Request::new(head, &[]))
+    }
+
+    /// Opens a WebSocket of the embedder's own, which reads no channel.
+    fn open_websocket(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>) -> Result<(), Refusal> {
+        if self.leaving.is_some() {
+            return Err(draining());
+        }
+        let handshake =
+            websocket::accept_handshake(head).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+        // Its messages are the embedder's; the server's subprotocols mean nothing on it.
+        let handshake = Handshake { protocol: Subprotocol::None, ..handshake };
+        let request = SubscribeRequest {
+            channels: Vec::new(),
+            after: After::Now,
+            transport: Transport::WebSocket(handshake),
+            format: Format::Json,
+        };
+        self.subscribe(index, reply, request)
     }
 
     // Other resources.

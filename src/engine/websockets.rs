@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::requests::{channels_full, draining, outcome_refusal, too_large};
-use super::{Asker, Engine, FRAGMENTS_MAX, Progress, UNANSWERED_MAX};
+use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
 use crate::app::{Access, Inbound, Operation, Reaction};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
@@ -29,7 +29,7 @@ impl Engine {
         let commands = self.connections[index].flags.has(Flags::COMMANDS);
         let limits = Limits {
             message_bytes_max: self.config.message_bytes_max + if commands { COMMAND_LINE_BYTES_MAX } else { 0 },
-            fragments_max: FRAGMENTS_MAX,
+            fragments_max: FRAGMENTS_MIN + (self.config.message_bytes_max / FRAGMENT_BYTES) as u32,
         };
         match reader.frames.decode(bytes, limits) {
             Ok((None, consumed)) => Progress::NeedsMore(consumed),

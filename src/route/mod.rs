@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::cursor::{After, Cursor};
 use crate::error::{Code, Refusal};
 use crate::names;
-use crate::protocol::http::{self, Method, RequestHead};
+use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use negotiation::Choice;
 
@@ -138,7 +138,12 @@ pub fn route(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal>
         (Method::Get | Method::Head, Resource::Metrics) => metrics(head),
         (Method::Get | Method::Head, Resource::Health) => Ok(Action::Health),
         (Method::Get | Method::Head, Resource::Ready) => Ok(Action::Ready),
-        (Method::Get | Method::Head, Resource::Playground) => Ok(Action::Playground),
+        (Method::Get | Method::Head, Resource::Playground) => {
+            if asks_to_upgrade(head) {
+                origin::check_write(head, policy)?;
+            }
+            Ok(Action::Playground)
+        }
         (Method::Get | Method::Head, Resource::Client) => Ok(Action::Client),
         _ => Err(method_not_allowed(resource.allow())),
     }
@@ -331,10 +336,16 @@ fn metrics(head: &RequestHead<'_>) -> Result<Action, Refusal> {
 
 /// A path of the embedder, perhaps. What may change something there has the protection of our own.
 fn unknown(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
-    if !matches!(head.method, Method::Get | Method::Head | Method::Options) {
+    if !matches!(head.method, Method::Get | Method::Head | Method::Options) || asks_to_upgrade(head) {
         origin::check_write(head, policy)?;
     }
     Ok(Action::App)
+}
+
+/// True if the client would open a WebSocket here. RFC 9110 7.8: "A server MUST ignore an Upgrade
+/// header field that is received in an HTTP/1.0 request."
+pub fn asks_to_upgrade(head: &RequestHead<'_>) -> bool {
+    head.method == Method::Get && head.version == Version::Http11 && head.has_token("upgrade", "websocket")
 }
 
 /// RFC 9110 15.5.6: "The origin server MUST generate an Allow header field in a 405 response".

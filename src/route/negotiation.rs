@@ -6,9 +6,9 @@
 
 use std::iter;
 
-use super::{Query, Resource, SUBSCRIBE_PARAMETERS};
+use super::{Query, Resource, SUBSCRIBE_PARAMETERS, asks_to_upgrade};
 use crate::error::{Code, Refusal};
-use crate::protocol::http::{Method, RequestHead, Version};
+use crate::protocol::http::{Method, RequestHead};
 
 /// The four answers that one URL has.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn wants_sse(head: &RequestHead<'_>) -> bool {
 fn by_headers(head: &RequestHead<'_>) -> Choice {
     // RFC 9110 7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0
     // request."
-    if head.version == Version::Http11 && head.has_token("upgrade", "websocket") {
+    if asks_to_upgrade(head) {
         return Choice::WebSocket;
     }
     let accept = Accept::read(head);
