@@ -23,11 +23,6 @@ pub struct Buffer {
 const ROOM_KEPT: usize = 4096;
 
 impl Buffer {
-    /// An empty buffer. Allocates nothing.
-    pub const fn new() -> Buffer {
-        Buffer { bytes: Vec::new(), start: 0 }
-    }
-
     /// Puts bytes at the end.
     pub fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -58,11 +53,6 @@ impl Buffer {
         &self.bytes[self.start..]
     }
 
-    /// The bytes still there, to be decoded in place.
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
-    }
-
     /// How many bytes are still there.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
@@ -71,11 +61,6 @@ impl Buffer {
     /// True if none are.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The memory it holds, for accounting.
-    pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
     }
 
     /// Moves what is still there to the front, and gives back room it will hardly need.
@@ -90,7 +75,7 @@ impl Buffer {
     /// Panics if the buffer contradicts itself.
     pub fn check_invariants(&self) {
         assert!(self.start == 0 || self.start < self.len(), "less is consumed than is there");
-        assert!(self.capacity() <= ROOM_KEPT.max(8 * self.len()), "room is given back");
+        assert!(self.bytes.capacity() <= ROOM_KEPT.max(8 * self.len()), "room is given back");
     }
 }
 
@@ -103,13 +88,12 @@ mod tests {
         let text = b"one two three four five";
         for first in 0..=text.len() {
             for taken in 0..=first {
-                let mut buffer = Buffer::new();
+                let mut buffer = Buffer::default();
                 buffer.append(&text[..first]);
                 buffer.consume(taken);
                 buffer.check_invariants();
                 buffer.append_with(|out| out.extend_from_slice(&text[first..]));
                 assert_eq!(buffer.as_slice(), &text[taken..]);
-                assert_eq!(buffer.as_mut_slice().len(), buffer.len());
                 buffer.consume(text.len() - taken);
                 buffer.check_invariants();
                 assert!(buffer.is_empty());
@@ -118,36 +102,27 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_may_change_the_bytes_in_place() {
-        let mut buffer = Buffer::new();
-        buffer.append(b"abcdefgh");
-        buffer.consume(2);
-        buffer.as_mut_slice()[0] = b'X';
-        assert_eq!(buffer.as_slice(), b"Xdefgh");
-    }
-
-    #[test]
     fn memory_follows_the_content() {
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         buffer.append(&[7; 1 << 20]);
         while buffer.len() > 1000 {
             buffer.consume(1000);
             buffer.check_invariants();
         }
-        assert!(buffer.capacity() <= 8192);
+        assert!(buffer.bytes.capacity() <= 8192);
         buffer.consume(buffer.len());
         buffer.append(&[7; 1 << 20]);
         buffer.consume(1 << 20);
-        assert_eq!(buffer.capacity(), 0, "nothing much is kept for nothing");
+        assert_eq!(buffer.bytes.capacity(), 0, "nothing much is kept for nothing");
         buffer.append(&[7; 100]);
-        let room = buffer.capacity();
+        let room = buffer.bytes.capacity();
         buffer.consume(100);
-        assert_eq!(buffer.capacity(), room, "a little is");
+        assert_eq!(buffer.bytes.capacity(), room, "a little is");
     }
 
     #[test]
     fn a_trickle_through_a_full_buffer_moves_few_bytes() {
-        let mut buffer = Buffer::new();
+        let mut buffer = Buffer::default();
         let mut model = std::collections::VecDeque::new();
         let mut moved = 0;
         let mut random = 1_u32;

@@ -82,6 +82,7 @@ impl Deadlines {
     }
 
     /// The tick this key is due at, if it ever is.
+    #[cfg(test)]
     pub fn get(&self, key: u32) -> Option<u32> {
         self.keys.get(key as usize).filter(|entry| entry.prev != NOWHERE).map(|entry| entry.at)
     }

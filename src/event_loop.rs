@@ -25,10 +25,8 @@ const COMMANDS_PER_TURN_MAX: usize = 4096;
 
 /// What a loop is made with, besides the system and the configuration.
 pub struct Parts {
-    /// The server listens on loopback, where `Host` must be a local name.
-    pub loopback: bool,
-    /// How many listeners the system has.
-    pub listeners: usize,
+    /// For each listener of the system: it is on loopback, where `Host` must be a local name.
+    pub loopback: Vec<bool>,
     /// The embedder's hooks.
     pub app: Option<Box<dyn App>>,
     /// What other threads ask for.
@@ -38,7 +36,7 @@ pub struct Parts {
 impl Default for Parts {
     fn default() -> Parts {
         let commands = Commands::new(1024, 64 * 1024 * 1024, Box::new(|| {}));
-        Parts { loopback: true, listeners: 1, app: None, commands: Arc::new(commands) }
+        Parts { loopback: vec![true], app: None, commands: Arc::new(commands) }
     }
 }
 
@@ -59,6 +57,7 @@ pub struct EventLoop<O: Os> {
     events: Vec<Event>,
     buffer: Box<[u8]>,
     listeners: Vec<Listener>,
+    loopback: Vec<bool>,
     now: Now,
     wakes: u64,
 }
@@ -73,17 +72,18 @@ struct Listener {
 impl<O: Os> EventLoop<O> {
     /// A loop over this system, with an empty log in a new epoch.
     pub fn new(mut os: O, config: Config, parts: Parts) -> Result<EventLoop<O>, PolicyError> {
-        let policy = Policy::new(&config, parts.loopback)?;
+        let policies = [Policy::new(&config, false)?, Policy::new(&config, true)?];
         let now = os.now();
         let seed = [os.random(), os.random()];
         Ok(EventLoop {
             os,
-            engine: Engine::new(config, policy, parts.app, seed, now),
+            engine: Engine::new(config, policies, parts.app, seed, now),
             commands: parts.commands,
             events: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             // Connections may have come before we looked.
-            listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.listeners],
+            listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.loopback.len()],
+            loopback: parts.loopback,
             now,
             wakes: 0,
         })
@@ -193,7 +193,7 @@ impl<O: Os> EventLoop<O> {
         };
         match self.os.accept(number, index) {
             Ok(()) => {
-                self.engine.accepted(index);
+                self.engine.accepted(index, self.loopback[number]);
                 more
             }
             Err(error) => {

@@ -164,6 +164,13 @@ impl std::os::fd::AsRawFd for Mio {
     }
 }
 
+#[cfg(unix)]
+impl std::os::fd::AsFd for Mio {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
 impl Os for Mio {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {

@@ -1,11 +1,126 @@
-//! placeholder
+//! The page that a person sees in a browser, at `/` and at `/channels/{set}`.
+//!
+//! One file, compiled in: knows no request, no channel, no token; its script reads them off its own
+//! address and then is a client like any other.
+//! Invariant: the policy names the page's one style and one script by their hashes, so a browser
+//! runs what was compiled in and nothing else; a test computes them. CSP Level 3, 2.3.1 (hash-source).
+
+/// A page and what a browser may do with it.
 pub struct Page {
+    /// Its `Content-Type`.
     pub media_type: &'static str,
+    /// The whole of it.
     pub body: &'static [u8],
+    /// Its `Content-Security-Policy`.
     pub content_security_policy: &'static str,
 }
+
+/// Shows a channel set live by any transport, and publishes to it.
 pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
-    body: b"<!doctype html><title>Tidings</title>",
-    content_security_policy: "default-src 'none'",
+    body: include_bytes!("pages/viewer.html"),
+    content_security_policy: "default-src 'none'; \
+        script-src 'sha256-+YgLLobwiLIbdoBNtwy32zw0PyHZ5Ega+fjL2f67sto='; \
+        style-src 'sha256-RLWREA4o6nhBvh1HBEbdojZdaKFn90jr2v1XXBpZPpo='; \
+        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::write_base64;
+
+    fn viewer() -> &'static str {
+        std::str::from_utf8(VIEWER.body).unwrap()
+    }
+
+    fn between(open: &str, close: &str) -> &'static str {
+        let (_, rest) = viewer().split_once(open).unwrap();
+        let (inside, rest) = rest.split_once(close).unwrap();
+        assert!(!rest.contains(open), "the page has more than one {open}, the policy allows one");
+        inside
+    }
+
+    #[test]
+    fn the_policy_allows_the_style_and_the_script_of_the_page_alone() {
+        let style = source("style-src", between("<style>", "</style>"));
+        let script = source("script-src", between("<script type=\"module\">", "</script>"));
+        let want = format!(
+            "default-src 'none'; {script}; {style}; \
+             connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        assert_eq!(VIEWER.content_security_policy, want);
+    }
+
+    #[test]
+    fn the_page_needs_nothing_that_the_policy_forbids() {
+        for forbidden in
+            ["http://", "https://", "//cdn", " src=", " href=", " style=", " onclick=", "innerHTML", "eval("]
+        {
+            assert!(!viewer().contains(forbidden), "{forbidden}");
+        }
+        assert!(viewer().len() <= 9 * 1024, "the page has {} bytes; it is to be read in one sitting", viewer().len());
+    }
+
+    fn source(directive: &str, text: &str) -> String {
+        let mut base64 = Vec::new();
+        write_base64(&mut base64, &sha256(text.as_bytes()));
+        format!("{directive} 'sha256-{}'", String::from_utf8(base64).unwrap())
+    }
+
+    /// FIPS 180-4. Here alone, for the program itself needs none.
+    fn sha256(bytes: &[u8]) -> [u8; 32] {
+        let mut padded = bytes.to_vec();
+        padded.push(0x80);
+        padded.resize((padded.len() + 8).next_multiple_of(64) - 8, 0);
+        padded.extend((bytes.len() as u64 * 8).to_be_bytes());
+
+        let (k, mut hash) = (roots(64, 3.0), roots(8, 2.0));
+        for block in padded.chunks_exact(64) {
+            let mut w: Vec<u32> =
+                block.chunks_exact(4).map(|word| u32::from_be_bytes(word.try_into().unwrap())).collect();
+            for t in 16..64 {
+                let s0 = w[t - 15].rotate_right(7) ^ w[t - 15].rotate_right(18) ^ (w[t - 15] >> 3);
+                let s1 = w[t - 2].rotate_right(17) ^ w[t - 2].rotate_right(19) ^ (w[t - 2] >> 10);
+                w.push(w[t - 16].wrapping_add(s0).wrapping_add(w[t - 7]).wrapping_add(s1));
+            }
+            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = <[u32; 8]>::try_from(&hash[..]).unwrap();
+            for t in 0..64 {
+                let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+                let t1 = h.wrapping_add(s1).wrapping_add((e & f) ^ (!e & g)).wrapping_add(k[t]).wrapping_add(w[t]);
+                let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+                let t2 = s0.wrapping_add((a & b) ^ (a & c) ^ (b & c));
+                (a, b, c, d, e, f, g, h) = (t1.wrapping_add(t2), a, b, c, d.wrapping_add(t1), e, f, g);
+            }
+            for (word, add) in hash.iter_mut().zip([a, b, c, d, e, f, g, h]) {
+                *word = word.wrapping_add(add);
+            }
+        }
+        let bytes: Vec<u8> = hash.iter().flat_map(|word| word.to_be_bytes()).collect();
+        bytes.try_into().unwrap()
+    }
+
+    /// FIPS 180-4, 4.2.2 and 5.3.3: "the first thirty-two bits of the fractional parts" of the
+    /// square or cube roots of the first primes. The 53 bits of an f64 hold them.
+    fn roots(count: usize, degree: f64) -> Vec<u32> {
+        let primes = (2u32..).filter(|n| (2..*n).all(|divisor| n % divisor != 0));
+        let root = |prime: u32| if degree == 2.0 { f64::from(prime).sqrt() } else { f64::from(prime).cbrt() };
+        primes.take(count).map(|prime| (root(prime).fract() * 4_294_967_296.0) as u32).collect()
+    }
+
+    #[test]
+    fn sha256_is_that_of_the_standard() {
+        let cases: [(&[u8], &str); 3] = [
+            (b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            (b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+                "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+            ),
+        ];
+        for (bytes, want) in cases {
+            let hex: String = sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, want);
+        }
+    }
+}

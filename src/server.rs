@@ -154,8 +154,8 @@ impl Server {
         let commands = Commands::new(config.commands_max, config.intake_bytes_max, Box::new(move || waker.wake()));
         let commands = Arc::new(commands);
         let handle = Handle { commands: Arc::clone(&commands), message_bytes_max: config.message_bytes_max };
-        let loopback = addresses.iter().any(|address| address.ip().to_canonical().is_loopback());
-        let parts = Parts { loopback, listeners: addresses.len(), app, commands };
+        let loopback = addresses.iter().map(|address| address.ip().to_canonical().is_loopback()).collect();
+        let parts = Parts { loopback, app, commands };
         let event_loop = EventLoop::new(os, config, parts)?;
         Ok(Server { event_loop, handle, addresses, poisoned: None })
     }
@@ -223,6 +223,14 @@ impl std::os::fd::AsRawFd for Server {
     /// The descriptor to wait for in a loop of your own: readable when `turn` has something to do.
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.event_loop.os_ref().as_raw_fd()
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Server {
+    /// The same, borrowed, as safe wrappers of `poll` and its kin take it.
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event_loop.os_ref().as_fd()
     }
 }
 

@@ -55,7 +55,8 @@ fn burst(history_messages: usize, adjust: impl Fn(&mut Config)) -> (EventLoop<Ke
     let mut config = Config::default();
     config.history_messages = history_messages;
     adjust(&mut config);
-    let mut engine = EventLoop::new(Kernel::new(1), config, Parts::default()).unwrap();
+    let mut engine =
+        EventLoop::new(Kernel::new(1), config, Parts::default()).expect("the names of the configuration are names");
     let mut subscribers = subscribers(engine.os());
     turn(&mut engine, &mut subscribers);
     assert!(subscribers.iter().all(|subscriber| subscriber.payloads.is_empty()));

@@ -351,3 +351,19 @@ fn without_listed_origins_there_is_no_cors() {
         assert_eq!(answer.header("Access-Control-Allow-Origin"), None);
     }
 }
+
+/// A server on loopback and elsewhere holds each listener to its own rule.
+#[test]
+fn each_listener_has_its_own_host_rule() {
+    let mut config = tidings::Config::default();
+    config.allow_anyone_to_publish = true;
+    let addresses: [std::net::SocketAddr; 2] = ["127.0.0.1:0", "0.0.0.0:0"].map(|text| text.parse().unwrap());
+    let server = tidings::Server::bind(&addresses[..], config).expect("free ports");
+    let [local, open] = [0, 1].map(|nth| server.local_addrs()[nth].port());
+    let handle = server.handle();
+    let thread = std::thread::spawn(move || server.run());
+    let ask = |port: u16| Request::new(([127, 0, 0, 1], port).into(), "GET", "/healthz").host("push.example").send();
+    assert_eq!((ask(local).status, ask(open).status), (421, 200));
+    handle.stop();
+    thread.join().expect("no panic").expect("the loop turns");
+}

@@ -29,7 +29,10 @@ impl Server {
         adjust(&mut config);
         let mut kernel = Kernel::new(7);
         kernel.send_buffer = send_buffer;
-        let mut server = Server { engine: EventLoop::new(kernel, config, Parts::default()).unwrap(), epoch: 0 };
+        let mut server = Server {
+            engine: EventLoop::new(kernel, config, Parts::default()).expect("the names of the configuration are names"),
+            epoch: 0,
+        };
         for (channel, payload) in
             [("a", "one"), ("a", "two"), ("b", "three"), ("a", "four"), ("a", "five"), ("a", "six")]
         {

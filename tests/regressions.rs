@@ -10,7 +10,13 @@ mod world;
 ///
 /// A seed names a run of the simulation as it was. When the simulation changes so that its seeds
 /// mean other runs, a story worth keeping becomes a test of its own beside the code it is about.
-const STORIES: &[(u64, &str)] = &[];
+const STORIES: &[(u64, &str)] = &[
+    (7, "The answer to unsubscribe named the head to a client whose messages were still to be written."),
+    (8, "Input held behind an unanswered publish was looked at again and again, until the turn's budget was spent."),
+    (11, "The log gave up a burst that one large read had brought, before a healthy subscriber was visited."),
+    (197, "What a new channel had lost was told before the answer that named the channel."),
+    (2406, "The ticket of a client that had gone was given to another, who was then told of the first one's message."),
+];
 
 #[test]
 fn seeds_that_failed_once() {

@@ -133,6 +133,8 @@ impl Flags {
     pub const COMMANDS: Flags = Flags(1 << 16);
     /// A WebSocket that may not publish.
     pub const READ_ONLY: Flags = Flags(1 << 17);
+    /// Came by a listener on loopback.
+    pub const LOOPBACK: Flags = Flags(1 << 19);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 18);
 
@@ -265,6 +267,6 @@ impl Connection {
 
 impl std::fmt::Debug for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#020b}", self.0)
+        write!(f, "{:#022b}", self.0)
     }
 }

@@ -77,11 +77,6 @@ impl Reader {
         self.input.capacity() + self.frames.buffered()
     }
 
-    /// True if a head is complete and its body is being received.
-    pub fn in_body(&self) -> bool {
-        self.body.is_some()
-    }
-
     /// Forgets how far the unconsumed bytes were understood; they will be read from their start.
     pub fn unread(&mut self) {
         self.scanned = 0;

@@ -39,13 +39,13 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 
 impl Engine {
     /// The manner in which this request is to be answered.
-    pub(super) fn reply_to(&self, head: &RequestHead<'_>) -> Reply {
+    pub(super) fn reply_to(&self, index: u32, head: &RequestHead<'_>) -> Reply {
         Reply {
             keep_alive: head.keep_alive && self.leaving.is_none(),
             http_10: head.version == Version::Http10,
             head_only: head.method == Method::Head,
             negotiated: matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/channels/"),
-            origin: route::cors_origin(head, &self.policy).map(Box::from),
+            origin: route::cors_origin(head, self.policy(index)).map(Box::from),
         }
     }
 
@@ -58,7 +58,7 @@ impl Engine {
         content: Option<Content<'_>>,
         more: impl FnOnce(&mut Vec<u8>),
     ) {
-        let (date, lists_origins) = (self.date, self.policy.lists_origins());
+        let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         self.connections[index].own().append_with(|out| {
             http::start_response(out, status, &date);
             common_headers(out, reply, lists_origins);
@@ -125,7 +125,7 @@ impl Engine {
 
     /// An SSE stream's head; its blocks follow.
     pub(super) fn start_stream(&mut self, index: u32, reply: &Reply, form: Form) {
-        let (date, lists_origins) = (self.date, self.policy.lists_origins());
+        let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         self.connections[index].own().append_with(|out| {
             http::start_response(out, 200, &date);
             http::header(out, "Content-Type", b"text/event-stream");
@@ -136,7 +136,9 @@ impl Engine {
             vary_and_cors(out, reply, lists_origins);
             if form.is_chunked() {
                 http::header(out, "Transfer-Encoding", b"chunked");
-            } else {
+            }
+            // RFC 9112 9.6: who was asked to close says so; and without chunks the end is the close.
+            if !reply.keep_alive || !form.is_chunked() {
                 http::header(out, "Connection", b"close");
             }
             http::finish_head(out);
@@ -201,7 +203,7 @@ impl Engine {
         let cursor = form::poll_body(head, gap, messages, self.config.poll_bytes_max, body);
         let reply = self.held_reply(index);
         http::start_response(out, 200, &self.date);
-        common_headers(out, &reply, self.policy.lists_origins());
+        common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_display(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content { media_type: JSON, body }));
     }
@@ -212,7 +214,7 @@ impl Engine {
         let message = self.hub.merged_after(index).next().map(|key| self.hub.message(key));
         let status = if message.is_some() { 200 } else { 204 };
         http::start_response(out, status, &self.date);
-        common_headers(out, &reply, self.policy.lists_origins());
+        common_headers(out, &reply, self.policies[0].lists_origins());
         // A publisher must not run script on this origin.
         http::header(out, "Content-Security-Policy", b"sandbox; default-src 'none'");
         if let Some(gap) = gap {

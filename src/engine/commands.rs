@@ -68,16 +68,14 @@ impl Engine {
         }
     }
 
-    /// The log still decides on publishes of a connection that is gone: nobody is to be told.
+    /// The log still decides on publishes of a connection that is gone. Nobody is to be told, but
+    /// the ticket stays taken until then: whoever got it next would be told instead.
     pub(super) fn orphan_askers(&mut self, index: u32) {
-        let orphans: Vec<u32> = self
-            .askers
-            .iter()
-            .filter(|(_, asker)| matches!(asker, Asker::Request(of, _) | Asker::Command(of, _) if *of == index))
-            .map(|(ticket, _)| ticket)
-            .collect();
+        let is_orphan = |asker: &Asker| matches!(asker, Asker::Request(of, _) | Asker::Command(of, _) if *of == index);
+        let orphans: Vec<u32> =
+            self.askers.iter().filter(|(_, asker)| is_orphan(asker)).map(|(ticket, _)| ticket).collect();
         for ticket in orphans {
-            self.askers.remove(ticket);
+            self.askers[ticket] = Asker::Nobody;
         }
     }
 }

@@ -63,6 +63,8 @@ enum Asker {
     Command(u32, Option<Box<str>>),
     /// A callback of the embedder.
     Callback(PublishCallback),
+    /// A connection that is gone.
+    Nobody,
 }
 
 /// How far a look at held bytes came.
@@ -78,7 +80,8 @@ enum Progress {
 /// The server, but for the system.
 pub struct Engine {
     config: Config,
-    policy: Policy,
+    /// For connections by other listeners, and by those on loopback.
+    policies: [Policy; 2],
     app: Option<Box<dyn App>>,
     hub: Hub,
     connections: Slab<Connection>,
@@ -101,8 +104,6 @@ pub struct Engine {
     date_second: u64,
     /// Bytes that may still be read in this turn.
     turn_bytes: usize,
-    /// Channels that the commit in progress has published to are new up to here.
-    head_before: u64,
     intake_bytes: usize,
     own_bytes: usize,
     over: usize,
@@ -114,7 +115,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that begins a new life of the log.
-    pub fn new(config: Config, policy: Policy, app: Option<Box<dyn App>>, seed: [u64; 2], now: Now) -> Engine {
+    pub fn new(config: Config, policies: [Policy; 2], app: Option<Box<dyn App>>, seed: [u64; 2], now: Now) -> Engine {
         let limits = Limits {
             history_messages: config.history_messages,
             history_bytes: config.history_bytes,
@@ -126,7 +127,7 @@ impl Engine {
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
-            policy,
+            policies,
             app,
             connections: Slab::new(),
             deadlines: Deadlines::new(tick(now)),
@@ -143,7 +144,6 @@ impl Engine {
             date: http::Date::from_unix_ms(now.wall_ms),
             date_second: now.wall_ms / 1000,
             turn_bytes: 0,
-            head_before: 0,
             intake_bytes: 0,
             own_bytes: 0,
             over: 0,
@@ -199,8 +199,9 @@ impl Engine {
     }
 
     /// The slot's connection is there.
-    pub fn accepted(&mut self, index: u32) {
+    pub fn accepted(&mut self, index: u32, on_loopback: bool) {
         let connection = &mut self.connections[index];
+        connection.flags.put(Flags::LOOPBACK, on_loopback);
         connection.flags.set(Flags::KEEP_ALIVE);
         if self.connections.len() > self.config.connections_max {
             self.connections[index].flags.set(Flags::OVER);
@@ -208,6 +209,10 @@ impl Engine {
         }
         // The head's deadline runs from accept: silence must not hold a descriptor.
         self.set_deadline(index, self.config.head_timeout);
+    }
+
+    fn policy(&self, index: u32) -> &Policy {
+        &self.policies[usize::from(self.connections[index].flags.has(Flags::LOOPBACK))]
     }
 
     /// The system says that a socket may be read or written. It may be wrong, and late.
@@ -616,6 +621,9 @@ impl Engine {
             if connection.flags.has(Flags::FRESH) {
                 fresh[usize::from(connection.flags.has(Flags::GENERATION))] += 1;
                 assert!(connection.flags.has(Flags::QUEUED), "{index}: fresh means in the ready queue");
+            }
+            if let Some(own) = &connection.own {
+                own.check_invariants();
             }
             if connection.state == State::Dead {
                 let named = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::READING);

@@ -61,11 +61,12 @@ impl Engine {
         };
         if self.connections[index].flags.has(Flags::OVER) {
             // By the whole head: an SSE client is asked to come back.
-            let reply = Reply { keep_alive: false, ..self.reply_to(&head) };
+            let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
             self.refuse_request(index, &reply, &head, &self.over_refusal());
+            self.connections[index].reason = CloseReason::TooMany;
             return Progress::Consumed(total);
         }
-        let routed = route::route(&head, &self.policy);
+        let routed = route::route(&head, self.policy(index));
         let is_publish = matches!(routed, Ok(Action::Publish(_)));
         let unanswered = self.connections[index].unanswered();
         if unanswered > 0 && (!is_publish || unanswered >= UNANSWERED_MAX) {
@@ -73,7 +74,7 @@ impl Engine {
             reader.unread();
             return Progress::Later;
         }
-        let reply = self.reply_to(&head);
+        let reply = self.reply_to(index, &head);
         let done = match routed {
             Ok(Action::Publish(publish)) => self.publish(index, &reply, &head, publish, body),
             Ok(action) => self.act(index, &reply, &head, body, action),
@@ -92,7 +93,7 @@ impl Engine {
 
     /// A head whose body is still to come: refuse it now, or let it come.
     fn act_on_head(&mut self, index: u32, head: &RequestHead<'_>, total: usize) -> Progress {
-        let refusal = match route::route(head, &self.policy) {
+        let refusal = match route::route(head, self.policy(index)) {
             _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal()),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
@@ -105,7 +106,7 @@ impl Engine {
         };
         if let Some(refusal) = refusal {
             // The body is on its way, and where it ends is of no interest any more.
-            let reply = Reply { keep_alive: false, ..self.reply_to(head) };
+            let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
             self.refuse_request(index, &reply, head, &refusal);
             return Progress::Consumed(total);
         }
@@ -288,6 +289,7 @@ impl Engine {
                 let name = self.hub.channel_name(channel).to_owned();
                 self.answer_command(index, reference.as_deref(), &name, outcome);
             }
+            Asker::Nobody => {}
             Asker::Callback(callback) => callback(self.published(outcome)),
             Asker::Request(index, reply) => {
                 let name = self.hub.channel_name(channel).to_owned();
@@ -394,7 +396,7 @@ impl Engine {
     }
 
     fn start_websocket(&mut self, index: u32, gap: Option<&Gap>, cursor: Cursor, asked: &After, handshake: &Handshake) {
-        let (date, lists_origins) = (self.date, self.policy.lists_origins());
+        let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         let ping = self.config.ping;
         let connection = &mut self.connections[index];
         connection.form = if handshake.protocol == Subprotocol::Raw { Form::WsRaw } else { Form::WsJson };
@@ -501,7 +503,10 @@ impl Engine {
 
     fn reading_refusal(&self, error: reader::Error) -> Refusal {
         match error {
-            reader::Error::Http(error) => Refusal::new(error.code(), error.to_string()),
+            reader::Error::Http(error) => {
+                log::debug!("refused by {}: {error}", error.section());
+                Refusal::new(error.code(), error.to_string())
+            }
             reader::Error::BodyTooLarge => Refusal::new(
                 Code::MessageTooLarge,
                 format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),

@@ -41,6 +41,7 @@ impl Engine {
                 let message = "the request did not end in time; send it at once, or more quickly";
                 let reply = Reply { keep_alive: false, ..Reply::default() };
                 self.refuse(index, &reply, &Refusal::new(Code::RequestTimeout, message));
+                self.connections[index].reason = CloseReason::RequestTimeout;
                 self.queue_ready(index);
             }
             State::Request => self.finish(index, CloseReason::Idle),

@@ -10,6 +10,7 @@ use crate::app::{Access, Inbound, Operation, Reaction};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Flags, MANY, NONE, State};
+use crate::cursor::Cursor;
 use crate::error::{Code, Refusal};
 use crate::form;
 use crate::hub::{Outcome, Publish, Ticket};
@@ -168,6 +169,7 @@ impl Engine {
         }
         if let Some((frame, binary)) = connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
             self.act_on_command(index, &frame, binary);
+            self.account(index);
             self.queue_reader(index);
         }
     }
@@ -184,33 +186,40 @@ impl Engine {
             let message = format!("a connection reads at most {} channels", names::CHANNEL_SET_MAX);
             return Err(Refusal::new(Code::TooManyChannels, message));
         }
+        self.tell_loss(index);
         self.advance_if_caught_up(index);
+        let cursor = self.hub.cursor(self.hub.cursor_of(index));
         let start = self.hub.widen(index, &set).map_err(|_| channels_full(self.config.channels_max))?;
+        self.answer_set(index, cursor, reference);
+        // What the new channels have lost after that cursor is a gap of the set as it is now.
         if let Some(gap) = &start.gap {
             self.tell_gap(index, gap);
         }
-        self.answer_set(index, reference);
         Ok(())
     }
 
     fn narrow(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
         let set = names::channel_set(set)?;
-        // What is lost of a channel is said before the channel goes.
-        if let Some(gap) = self.hub.loss(index) {
-            self.tell_gap(index, &gap);
-        }
+        self.tell_loss(index);
         self.advance_if_caught_up(index);
+        let cursor = self.hub.cursor(self.hub.cursor_of(index));
         self.hub.narrow(index, &set);
-        self.answer_set(index, reference);
+        self.answer_set(index, cursor, reference);
         Ok(())
     }
 
-    /// Answers with the whole set as it is now, and what of it comes next.
-    fn answer_set(&mut self, index: u32, reference: Option<&str>) {
+    /// What is lost of the set as it was is said before the set changes.
+    fn tell_loss(&mut self, index: u32) {
+        if let Some(gap) = self.hub.loss(index) {
+            self.tell_gap(index, &gap);
+        }
+    }
+
+    /// Answers with the whole set as it is now, and the cursor it goes on from.
+    fn answer_set(&mut self, index: u32, cursor: Cursor, reference: Option<&str>) {
         let has_news = self.hub.has_news(index);
         let mut channels = self.channel_names(index);
         channels.sort_unstable();
-        let cursor = self.hub.cursor(self.hub.cursor_of(index));
         let mut frame = Vec::new();
         form::ws_subscribed(channels.into_iter(), cursor, reference, &mut frame);
         let connection = &mut self.connections[index];

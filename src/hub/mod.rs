@@ -29,8 +29,7 @@ use self::log::{Decision, Entry, Key, Log, Memory, Proposal};
 use self::subscribing::Subscriber;
 use crate::cursor::{Cursor, Epoch};
 
-pub use self::reading::{ChannelInfo, Merged};
-pub use self::subscribing::{Start, SubscribeRefused};
+pub use self::subscribing::SubscribeRefused;
 
 /// Everything kept and everybody attached.
 #[derive(Debug)]

@@ -34,6 +34,7 @@ impl Hub {
     }
 
     /// The channel of this name, if it is known.
+    #[cfg(test)]
     pub fn find(&self, name: &str) -> Option<ChannelKey> {
         self.channels.find(name)
     }
@@ -58,11 +59,6 @@ impl Hub {
     /// The number of a kept or pinned message.
     pub fn seq(&self, message: MessageKey) -> u64 {
         self.history[message].seq
-    }
-
-    /// The channel of a kept or pinned message.
-    pub fn channel_of(&self, message: MessageKey) -> ChannelKey {
-        self.history[message].channel
     }
 
     /// The first message of this channel after number `seq`.

@@ -21,17 +21,20 @@ pub(super) struct Subscriber {
 }
 
 // There is one for every connection, idle ones included.
-const _: () = assert!(size_of::<Subscriber>() <= 40);
+const _: () = assert!(size_of::<Subscriber>() <= 32);
 
 /// The channels of one subscriber, sorted by key. Nearly everybody has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Places {
-    #[default]
-    None,
     One([Place; 1]),
-    // The Box keeps the enum at 16 bytes.
-    #[expect(clippy::box_collection, reason = "a Vec here would cost every idle connection 16 bytes")]
-    Many(Box<Vec<Place>>),
+    /// Any other number; none at all takes no memory.
+    Many(Box<[Place]>),
+}
+
+impl Default for Places {
+    fn default() -> Places {
+        Places::Many(Box::default())
+    }
 }
 
 /// A channel, and where in its list the subscriber stands.
@@ -44,15 +47,13 @@ struct Place {
 impl Places {
     fn new(places: Vec<Place>) -> Places {
         match *places {
-            [] => Places::None,
             [place] => Places::One([place]),
-            _ => Places::Many(Box::new(places)),
+            _ => Places::Many(places.into_boxed_slice()),
         }
     }
 
     fn as_slice(&self) -> &[Place] {
         match self {
-            Places::None => &[],
             Places::One(place) => place,
             Places::Many(places) => places,
         }
@@ -60,7 +61,6 @@ impl Places {
 
     fn as_mut_slice(&mut self) -> &mut [Place] {
         match self {
-            Places::None => &mut [],
             Places::One(place) => place,
             Places::Many(places) => places,
         }

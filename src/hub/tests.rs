@@ -1,5 +1,7 @@
 //! The hub as its callers see it: the rules as tables, then long random runs beside a model.
 
+use super::reading::ChannelInfo;
+use super::subscribing::Start;
 use super::*;
 use crate::cursor::After;
 use crate::gap::{Gap, GapReason};

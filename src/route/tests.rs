@@ -10,7 +10,7 @@ pub(super) fn with_head<T>(line: &str, lines: &str, look: impl FnOnce(&RequestHe
     let version = if line.contains(" HTTP/") { "" } else { " HTTP/1.1" };
     let host = if line.contains(" HTTP/1.0") || lines.contains("Host: ") { "" } else { "Host: localhost\r\n" };
     let bytes = format!("{line}{version}\r\n{host}{lines}\r\n");
-    let mut scratch: http::Headers<'_> = [httparse::EMPTY_HEADER; http::HEADERS_MAX];
+    let mut scratch = http::NO_HEADERS;
     look(&http::decode_head(bytes.as_bytes(), &mut scratch).unwrap())
 }
 

@@ -100,7 +100,8 @@ impl World {
         model.kept_per_channel = only_the_count_evicts.then_some(config.history_messages);
         let observer = Observer::connect(&mut kernel);
         World {
-            engine: EventLoop::new(kernel, config.clone(), Parts::default()).unwrap(),
+            engine: EventLoop::new(kernel, config.clone(), Parts::default())
+                .expect("the names of the configuration are names"),
             model,
             observer,
             publishers: (0..1 + rng.below(4) as usize).map(|name| Publisher::new(name, &mut rng)).collect(),
@@ -222,13 +223,18 @@ impl World {
     fn restart(&mut self) -> Result<()> {
         count(&mut self.coverage, "restarted");
         // The observer first hears what its neighbours may have heard already.
-        while self.engine.next_timeout() == Some(Duration::ZERO) {
+        let mut quiet_turns = 0;
+        while quiet_turns < 5 {
+            let heard = self.model.heard();
             self.turn(Duration::ZERO)?;
+            let busy = self.engine.next_timeout() == Some(Duration::ZERO) || self.model.heard() != heard;
+            quiet_turns = if busy { 0 } else { quiet_turns + 1 };
         }
         let mut kernel = std::mem::take(self.engine.os());
         kernel.server_dies();
         self.observer = Observer::connect(&mut kernel);
-        self.engine = EventLoop::new(kernel, self.config.clone(), Parts::default()).unwrap();
+        self.engine = EventLoop::new(kernel, self.config.clone(), Parts::default())
+            .expect("the names of the configuration are names");
         while self.observer.epoch == 0 {
             self.turn(Duration::ZERO)?;
         }

@@ -131,6 +131,11 @@ impl Model {
         self.lives.get(&self.epoch).is_some_and(|life| life.may_skip)
     }
 
+    /// How many messages the observer has heard in this life.
+    pub fn heard(&self) -> u64 {
+        self.lives.get(&self.epoch).map_or(0, Life::head)
+    }
+
     fn life(&self, epoch: u32) -> Option<&Life> {
         self.lives.get(&epoch)
     }
@@ -286,7 +291,7 @@ impl Chain {
     /// At the end: everything asked for is heard.
     pub fn is_caught_up(&mut self, model: &Model) -> Result<()> {
         // A payload without an id may be of a message that was deleted before the observer heard it.
-        let has_holes = model.lives.values().any(|life| life.messages.contains(&None));
+        let has_holes = model.lives.values().any(|life| life.may_skip || life.messages.contains(&None));
         while let Some(Step::Heard(Heard::Message(message))) = self.steps.front() {
             if message.id.is_some() || !has_holes {
                 break;
@@ -350,7 +355,9 @@ impl Chain {
                 // Published again in another life, it stands twice: then where this client is.
                 let epoch = self.at.map_or(model.epoch, |at| at.epoch);
                 let here = places.clone().find(|place| place.epoch == epoch);
-                let Some(place) = here.or_else(|| places.next()) else { return Ok(false) };
+                // Who is in a life hears only of it, perhaps before the observer does.
+                let elsewhere = || if self.at.is_none() { places.next() } else { None };
+                let Some(place) = here.or_else(elsewhere) else { return Ok(false) };
                 place
             }
         };

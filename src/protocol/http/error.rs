@@ -143,7 +143,8 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CHUNK_OVERHEAD_MAX, HEADERS_MAX};
+    use super::super::chunked::CHUNK_OVERHEAD_MAX;
+    use super::super::head::HEADERS_MAX;
     use super::*;
 
     #[test]

@@ -15,11 +15,11 @@ mod head;
 mod response;
 mod uri;
 
-pub use chunked::{CHUNK_OVERHEAD_MAX, ChunkedDecoder};
+pub use chunked::ChunkedDecoder;
 pub use error::Error;
-pub use head::{BodyLength, HEADERS_MAX, Headers, Method, NO_HEADERS, RequestHead, Version, decode_head, head_end};
-pub use response::{CONTINUE, Date, finish_head, header, header_display, reason, start_response};
-pub use uri::{Authority, BadPercent, decode_authority, percent_decode, percent_encode_header, query_pairs};
+pub use head::{BodyLength, Headers, Method, NO_HEADERS, RequestHead, Version, decode_head, head_end};
+pub use response::{CONTINUE, Date, finish_head, header, header_display, start_response};
+pub use uri::{Authority, decode_authority, percent_decode, percent_encode_header};
 
 /// RFC 9110 5.6.2: the bytes of a token, which methods and field names are.
 fn is_token_byte(byte: u8) -> bool {

@@ -49,10 +49,6 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// A `%` that is not followed by two hex digits.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct BadPercent;
-
 /// Replaces each `%` and two hex digits by their byte and, in a query, each `+` by a space.
 /// `None`: a `%` without two hex digits.
 pub fn percent_decode(text: &[u8], plus_is_space: bool) -> Option<Cow<'_, [u8]>> {
@@ -87,23 +83,6 @@ pub fn percent_encode_header(out: &mut Vec<u8>, bytes: &[u8]) {
             out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
-}
-
-/// A decoded name and its value.
-pub type QueryPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
-
-/// The `name=value` pairs of a query, decoded, in the order sent; a name alone has an empty value,
-/// and nothing between two `&` is no pair.
-pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<QueryPair<'_>, BadPercent>> {
-    query.as_bytes().split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let equals = pair.iter().position(|&byte| byte == b'=');
-        let (name, value) = match equals {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &b""[..]),
-        };
-        let decode = |text| percent_decode(text, true).ok_or(BadPercent);
-        Ok((decode(name)?, decode(value)?))
-    })
 }
 
 #[cfg(test)]
@@ -198,21 +177,5 @@ mod tests {
         let mut encoded = Vec::new();
         percent_encode_header(&mut encoded, "a-Z_0.9~ é%\r\n".as_bytes());
         assert_eq!(encoded.escape_ascii().to_string(), "a-Z_0.9~%20%C3%A9%25%0D%0A");
-    }
-
-    #[test]
-    fn queries() {
-        let pairs = |query| -> Vec<_> {
-            query_pairs(query)
-                .map(|pair| pair.map(|(name, value)| format!("{}|{}", name.escape_ascii(), value.escape_ascii())))
-                .collect()
-        };
-        let ok = |text: &str| Ok(text.to_string());
-        assert_eq!(pairs(""), []);
-        assert_eq!(pairs("after=1766-42&wait=0"), [ok("after|1766-42"), ok("wait|0")]);
-        assert_eq!(pairs("a&b=&=c&&"), [ok("a|"), ok("b|"), ok("|c")]);
-        assert_eq!(pairs("a=b=c&a=1"), [ok("a|b=c"), ok("a|1")]);
-        assert_eq!(pairs("%61=%3D%26&a+b=c+d"), [ok("a|=&"), ok("a b|c d")]);
-        assert_eq!(pairs("a=%&b%=c&d=e"), [Err(BadPercent), Err(BadPercent), ok("d|e")]);
     }
 }

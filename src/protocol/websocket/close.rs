@@ -12,20 +12,14 @@ pub struct CloseCode(u16);
 impl CloseCode {
     /// The purpose is fulfilled.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// A page was left or an endpoint is shut down.
-    pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL: CloseCode = CloseCode(1002);
-    /// A kind of data that is not accepted.
-    pub const UNSUPPORTED: CloseCode = CloseCode(1003);
     /// A message that is not what its type says, as text that is not UTF-8.
     pub const INVALID_DATA: CloseCode = CloseCode(1007);
     /// A message that is not allowed.
     pub const POLICY: CloseCode = CloseCode(1008);
     /// A message that is too big.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
-    /// The server cannot go on.
-    pub const INTERNAL: CloseCode = CloseCode(1011);
     /// The server restarts; come back after a moment.
     pub const RESTART: CloseCode = CloseCode(1012);
     /// The server is overloaded; come back later.

@@ -203,7 +203,7 @@ impl fmt::Debug for Handshake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::http::{HEADERS_MAX, decode_head};
+    use crate::protocol::http::{NO_HEADERS, decode_head};
 
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
@@ -211,7 +211,7 @@ mod tests {
 
     fn handshake(request_line: &str, headers: &str) -> Result<Handshake, HandshakeError> {
         let text = format!("{request_line}\r\nHost: example.org\r\n{headers}\r\n");
-        let mut scratch = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut scratch = NO_HEADERS;
         accept_handshake(&decode_head(text.as_bytes(), &mut scratch).unwrap())
     }
 

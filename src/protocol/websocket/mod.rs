@@ -20,6 +20,6 @@ mod message;
 
 pub use close::{CloseCode, encode_close};
 pub use error::Error;
-pub use frame::{Opcode, encode_frame, frame_head, frame_len};
-pub use handshake::{Handshake, HandshakeError, Subprotocol, accept_handshake, write_handshake_answer};
+pub use frame::{Opcode, encode_frame, frame_head};
+pub use handshake::{Handshake, Subprotocol, accept_handshake, write_handshake_answer};
 pub use message::{Decoder, Limits, Received};

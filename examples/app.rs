@@ -1,0 +1,51 @@
+//! The embedder's say: who may come in, a route of one's own, and what inbound messages become.
+//!
+//!     cargo run --example app
+//!     curl -H 'X-User: ann' -d 'hello' http://127.0.0.1:8080/channels/room
+//!     curl http://127.0.0.1:8080/about
+
+use tidings::{Access, App, Config, Inbound, Operation, Reaction, Request, Response, Server, Transport};
+
+/// A house whose rooms are open to all who say their name.
+#[derive(Default)]
+struct House {
+    guests: usize,
+}
+
+impl App for House {
+    fn authorize(&mut self, request: &Request<'_>, operation: Operation, _channels: &[&str]) -> Access {
+        match (operation, request.header("X-User")) {
+            (Operation::Delete, _) => Access::Deny("nobody throws messages away".into()),
+            (Operation::Publish, None) => Access::Deny("say who you are: X-User".into()),
+            _ => Access::Allow,
+        }
+    }
+
+    fn request(&mut self, request: &Request<'_>) -> Option<Response> {
+        (request.path() == "/about").then(|| Response::new("text/plain", format!("guests: {}\n", self.guests)))
+    }
+
+    fn message(&mut self, message: &Inbound<'_>) -> Reaction {
+        match message.payload {
+            b"ping" => Reaction::Reply(b"pong".to_vec()),
+            b"bye" => Reaction::Close(1000, "see you".into()),
+            shout if message.binary => Reaction::PublishTo("noise".into(), shout.into()),
+            _ => Reaction::Publish,
+        }
+    }
+
+    fn subscribed(&mut self, _channels: &[&str], _transport: Transport) {
+        self.guests += 1;
+    }
+
+    fn unsubscribed(&mut self, _channels: &[&str], _transport: Transport) {
+        self.guests -= 1;
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let server = Server::bind_app(address, Config::default(), House::default())?;
+    println!("listening on http://{}", server.local_addrs()[0]);
+    Ok(server.run()?)
+}

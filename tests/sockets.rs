@@ -1,0 +1,291 @@
+//! The server at its real work: thousands of real sockets, and many threads beside the loop.
+//!
+//! Reading is blocking and one client after the other: what a client has not read yet waits in
+//! the kernel, so it takes no thread or poll of its own.
+
+mod common;
+
+use std::sync::mpsc;
+
+use common::http::{Client, Request};
+use common::sse::EventStream;
+use common::websocket::{Frame, WebSocket};
+use common::{PATIENCE, TestServer};
+
+/// An id and its data.
+type Message = (String, String);
+
+/// Five thousand subscribers need ten thousand descriptors: both ends are in this process.
+fn allow_descriptors() {
+    #[cfg(all(unix, feature = "cli"))]
+    {
+        let limit = rlimit::increase_nofile_limit(20_000).expect("a limit of descriptors");
+        assert!(limit >= 12_000, "these tests need 12,000 descriptors (ulimit -n), there are {limit}");
+    }
+}
+
+#[test]
+fn five_thousand_over_three_transports_get_the_same_messages_once_and_in_order() {
+    const EACH: usize = 1667;
+    allow_descriptors();
+    let server = TestServer::start();
+    let mut streams: Vec<EventStream> = (0..EACH).map(|_| server.sse("/channels/c")).collect();
+    let mut sockets: Vec<WebSocket> = (0..EACH).map(|_| server.websocket("/channels/c", &[])).collect();
+    let held = server.request("GET", "/channels/c?wait=120");
+    let mut polls: Vec<Client> = (0..EACH).map(|_| held.start()).collect();
+    for (kind, count) in [("sse", EACH), ("websocket", EACH), ("poll", EACH)] {
+        server.until_subscribed("c", kind, count);
+    }
+
+    let expected: Vec<Message> = (0..20)
+        .map(|nth| {
+            let data = format!("message {nth}");
+            (server.publish("c", &data), data)
+        })
+        .collect();
+
+    for stream in &mut streams {
+        let received: Vec<Message> = expected
+            .iter()
+            .map(|_| stream.next_event().expect("an event"))
+            .map(|event| (event.id, event.data))
+            .collect();
+        assert_eq!(received, expected, "SSE");
+    }
+    for socket in &mut sockets {
+        assert!(!socket.next_json()["cursor"].str().is_empty(), "the first frame");
+        let received: Vec<Message> = expected.iter().map(|_| message(&socket.next_json())).collect();
+        assert_eq!(received, expected, "WebSocket");
+    }
+    for poll in &mut polls {
+        let mut received = Vec::new();
+        loop {
+            let answer = poll.response("GET").json();
+            received.extend(answer["messages"].array().iter().map(message));
+            if received.len() >= expected.len() {
+                break;
+            }
+            let again = format!("/channels/c?wait=120&after={}", answer["cursor"].str());
+            poll.send(server.request("GET", &again).bytes());
+        }
+        assert_eq!(received, expected, "long poll");
+    }
+    // Whoever got a message twice would have it in front of this one.
+    let last = (server.publish("c", "last"), "last".to_owned());
+    for (stream, socket) in streams.iter_mut().zip(&mut sockets) {
+        let event = stream.next_event().expect("an event");
+        assert_eq!((event.id, event.data), last);
+        assert_eq!(message(&socket.next_json()), last);
+    }
+}
+
+fn message(object: &common::json::Value) -> Message {
+    (object["id"].str().to_owned(), object["data"].str().to_owned())
+}
+
+/// A slow reader has no queue of its own, only its cursor: memory is the history's, however many
+/// stall.
+#[cfg(all(target_os = "linux", feature = "cli"))]
+#[test]
+fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
+    const STALLED: usize = 1000;
+    const MESSAGES: usize = 40;
+    const MESSAGE_BYTES: usize = 256 * 1024;
+    allow_descriptors();
+    let server = program::Program::start(&["--history-bytes", "8MiB", "--stall-timeout", "10m"]);
+    let request = |target: &str| Request::new(server.address, "GET", target);
+    let sse = request("/channels/c?transport=sse");
+    let upgrade = WebSocket::handshake(request("/channels/c"));
+    let mut stalled: Vec<Client> =
+        (0..STALLED).map(|nth| if nth % 2 == 0 { sse.start() } else { upgrade.start() }).collect();
+    for client in &mut stalled {
+        assert!(matches!(client.response_head().status, 200 | 101));
+    }
+
+    // Those that read: they have each message before the next is published.
+    let mut stream = EventStream::open(request("/channels/c?transport=sse"));
+    let mut socket = WebSocket::open(request("/channels/c"), &["tidings.raw"]).expect("101");
+    let tip = Request::new(server.address, "HEAD", "/channels/c").send();
+    let mut cursor = tip.header("Tidings-Cursor").expect("HEAD tells the cursor").to_owned();
+    let mut poll = Client::connect(server.address);
+    let mut publisher = Client::connect(server.address);
+    let before = server.resident_bytes();
+    for nth in 0..MESSAGES {
+        let payload = format!("{nth:08}").repeat(MESSAGE_BYTES / 8);
+        poll.send(request(&format!("/channels/c?format=raw&wait=120&after={cursor}")).bytes());
+        publisher.send(Request::new(server.address, "POST", "/channels/c").body(&payload).bytes());
+        let answer = publisher.response("POST").json();
+        let id = answer["id"].str();
+        assert!(answer["subscribers"].number() >= (STALLED + 2) as f64, "nobody was closed: {nth}");
+
+        let event = stream.next_event().expect("an event");
+        assert_eq!((event.name.as_str(), event.id.as_str()), ("message", id), "no gap");
+        assert!(event.data == payload, "{id} is damaged");
+        assert!(socket.next_frame() == Some(Frame::Text(payload.clone())), "{id} is damaged or late");
+        let polled = poll.response("GET");
+        assert_eq!((polled.status, polled.header("Tidings-Gap"), polled.header("Tidings-Id")), (200, None, Some(id)));
+        assert!(polled.body == payload.as_bytes(), "{id} is damaged");
+        cursor = polled.header("Tidings-Cursor").expect("a cursor").to_owned();
+    }
+    let growth = server.resident_bytes().saturating_sub(before);
+    assert!(growth < 32 * 1024 * 1024, "{growth} bytes for {STALLED} stalled readers");
+}
+
+/// The program, where memory is to be measured: the clients' would count in this process.
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod program {
+    use std::io::{BufRead, BufReader};
+    use std::net::SocketAddr;
+    use std::process::{Child, Command, Stdio};
+
+    pub(crate) struct Program {
+        pub(crate) address: SocketAddr,
+        child: Child,
+    }
+
+    impl Program {
+        pub(crate) fn start(arguments: &[&str]) -> Program {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
+                .args(["--listen", "127.0.0.1:0"])
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("the program starts");
+            let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+            let address = stderr
+                .lines()
+                .map_while(Result::ok)
+                .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
+                .expect("the program tells its address");
+            Program { address, child }
+        }
+
+        /// What the kernel says that the program has in memory.
+        pub(crate) fn resident_bytes(&self) -> u64 {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc(5) has it");
+            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+            kib * 1024
+        }
+    }
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+const THREADS: usize = 8;
+
+/// One wake however many commands, and not one lost: a loop that sleeps on a lost wake would
+/// sleep for `PATIENCE`.
+#[test]
+fn ten_thousand_publishes_wake_a_sleeping_loop_ten_times() {
+    const ROUNDS: usize = 10;
+    const EACH: usize = 125;
+    let mut server = tidings::Server::bind("127.0.0.1:0", tidings::Config::default()).expect("a free port");
+    let handle = server.handle();
+    let (sender, published) = mpsc::channel();
+    for round in 0..ROUNDS {
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (handle, sender) = (&handle, &sender);
+                scope.spawn(move || {
+                    for nth in round * EACH..(round + 1) * EACH {
+                        let sender = sender.clone();
+                        let told = move |result| sender.send((thread, nth, result)).expect("the test listens");
+                        handle.publish_then("c", "x", told).expect("room in the queue");
+                    }
+                });
+            }
+        });
+        assert!(server.turn(Some(PATIENCE)).expect("the loop turns"));
+    }
+    assert_eq!(wakes(&mut server), ROUNDS as u64);
+
+    let mut next = [0; THREADS];
+    for seq in 1..=(ROUNDS * THREADS * EACH) as u64 {
+        let (thread, nth, result) = published.try_recv().expect("none missed");
+        assert_eq!(nth, next[thread], "the order of one thread is kept");
+        next[thread] += 1;
+        assert_eq!(result.expect("accepted").id.seq, seq);
+    }
+    assert!(published.try_recv().is_err(), "each is told once");
+}
+
+/// Wakes before those of this question.
+fn wakes(server: &mut tidings::Server) -> u64 {
+    let handle = server.handle();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(move || handle.stats(PATIENCE));
+        while !asked.is_finished() {
+            server.turn(Some(std::time::Duration::from_millis(1))).expect("the loop turns");
+        }
+        asked.join().expect("no panic").expect("the loop turns").wakes - 1
+    })
+}
+
+/// The same while the loop runs and falls asleep between bursts, when it likes.
+#[test]
+fn no_publish_is_missed_however_the_threads_meet_the_loop() {
+    const ROUNDS: usize = 100;
+    const EACH: usize = 13;
+    let server = TestServer::start();
+    let (sender, published) = mpsc::channel();
+    for round in 0..ROUNDS {
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                let (handle, sender) = (&server.handle, &sender);
+                scope.spawn(move || {
+                    for _ in 0..EACH {
+                        let sender = sender.clone();
+                        let told = move |result| sender.send(result).expect("the test listens");
+                        handle.publish_then("c", "x", told).expect("room in the queue");
+                    }
+                });
+            }
+        });
+        for seq in 1..=(THREADS * EACH) as u64 {
+            let result = published.recv_timeout(PATIENCE).expect("no wake is lost");
+            assert_eq!(result.expect("accepted").id.seq, (round * THREADS * EACH) as u64 + seq);
+        }
+    }
+    let stats = server.stats();
+    assert_eq!(stats.head, (ROUNDS * THREADS * EACH) as u64);
+    assert!(stats.wakes <= stats.head + 1, "{stats:?}");
+}
+
+/// The queue has room for four: the threads wait for the loop, and for each other.
+#[test]
+fn whoever_waits_for_a_publish_learns_its_id() {
+    const EACH: usize = 250;
+    let server = TestServer::start_with(|config| config.commands_max = 4);
+    let mut stream = server.sse("/channels/c");
+    let mut ids: Vec<(u64, String)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let handle = &server.handle;
+                scope.spawn(move || {
+                    let publish = |nth| {
+                        let data = format!("{thread}.{nth}");
+                        let published = handle.publish_wait("c", data.as_str(), PATIENCE).expect("accepted");
+                        assert_eq!(published.subscribers, 1);
+                        (published.id.seq, data)
+                    };
+                    (0..EACH).map(publish).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    ids.sort();
+    assert!(ids.iter().map(|(seq, _)| *seq).eq(1..=(THREADS * EACH) as u64), "each number once");
+    for (seq, data) in ids {
+        let event = stream.next_event().expect("an event");
+        assert_eq!((common::parts(&event.id).1, event.data), (seq, data));
+    }
+}
