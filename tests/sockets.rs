@@ -7,9 +7,9 @@ mod common;
 
 use std::sync::mpsc;
 
-use common::http::{Client, Request};
+use common::http::Client;
 use common::sse::EventStream;
-use common::websocket::{Frame, WebSocket};
+use common::websocket::WebSocket;
 use common::{PATIENCE, TestServer};
 
 /// An id and its data.
@@ -88,6 +88,9 @@ fn message(object: &common::json::Value) -> Message {
 #[cfg(all(target_os = "linux", feature = "cli"))]
 #[test]
 fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
+    use common::http::Request;
+    use common::websocket::Frame;
+
     const STALLED: usize = 1000;
     const MESSAGES: usize = 40;
     const MESSAGE_BYTES: usize = 256 * 1024;
