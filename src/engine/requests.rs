@@ -66,6 +66,7 @@ impl Engine {
             self.connections[index].reason = CloseReason::TooMany;
             return Progress::Consumed(total);
         }
+        self.spend(super::REQUEST_COST);
         let routed = route::route(&head, &self.policy);
         let is_publish = matches!(routed, Ok(Action::Publish(_)));
         let unanswered = self.connections[index].unanswered();
@@ -265,7 +266,7 @@ impl Engine {
     /// Appends a message to the log; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
         // Small messages cost more than their bytes.
-        self.turn_bytes = self.turn_bytes.saturating_sub(publish.payload.len() / 8 + 64);
+        self.spend(publish.payload.len() / 8 + 64);
         self.hub.publish(publish).map_err(|refused| match refused {
             PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
         })
@@ -433,12 +434,14 @@ impl Engine {
         body.extend_from_slice(b"{\"channels\":[");
         let mut last = None;
         let mut next = None;
+        let mut looks = 0;
         for (nth, channel) in self.hub.list(prefix, after, LIST_MAX + 1).enumerate() {
             if nth == LIST_MAX {
                 next = last;
                 break;
             }
             let mut subscribers = [0; 3];
+            looks += self.hub.subscribers(channel.key).len();
             for &(subscriber, _) in self.hub.subscribers(channel.key) {
                 subscribers[transport(self.connections[subscriber].state) as usize] += 1;
             }
@@ -462,6 +465,7 @@ impl Engine {
             json::write_string(&mut body, next);
         }
         body.extend_from_slice(b"}");
+        self.spend(looks * super::LOOK_COST);
         let content = Content { media_type: "application/json", body: &body };
         self.answer(index, reply, 200, Some(content), |_| {});
         self.body = body;
