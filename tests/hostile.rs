@@ -144,3 +144,25 @@ fn a_flood_does_not_keep_the_server_from_leaving() {
         assert!(server.receive(wire).ends_with("0\r\n\r\n"), "the streams are ended");
     }
 }
+
+/// The answer to a publish did not look at what had come behind it. A publisher whose reads each
+/// ended inside a head was watched by the deadline of its first one, and cut off in mid-stream.
+#[test]
+fn a_publisher_that_never_pauses_is_not_cut_off() {
+    let mut server = Server::start(|config| {
+        config.head_timeout = Duration::from_secs(1);
+        config.idle_timeout = Duration::from_secs(1);
+    });
+    let request = clients::post("a", "", "", b"x");
+    let (first, rest) = request.split_at(20);
+    let publisher = server.send(first);
+    for nth in 0..30 {
+        let bytes = [rest, first].concat();
+        assert_eq!(server.turns.os().send(publisher, &bytes), bytes.len(), "after {nth} publishes");
+        server.turn_for(200);
+        assert_eq!(server.statuses(publisher), ["200"], "publish {nth}");
+    }
+    // Half a head is still half a head.
+    server.turn_for(2000);
+    assert_eq!(server.statuses(publisher), ["408"]);
+}

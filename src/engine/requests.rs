@@ -318,7 +318,7 @@ impl Engine {
             other => self.refuse(index, reply, &outcome_refusal(other)),
         }
         self.queue_ready(index);
-        self.set_deadline_between_requests(index);
+        self.watch_request(index);
         self.queue_reader(index);
     }
 
