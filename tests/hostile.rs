@@ -166,3 +166,16 @@ fn a_publisher_that_never_pauses_is_not_cut_off() {
     server.turn_for(2000);
     assert_eq!(server.statuses(publisher), ["408"]);
 }
+
+/// The refusal of input that was too much for the server went out before the answers to the
+/// publishes ahead of it: the client took each answer for that of another request.
+#[test]
+fn input_over_the_limit_is_refused_after_the_answers_ahead_of_it() {
+    let mut server = Server::start(|config| config.intake_bytes_max = KIB);
+    let large = clients::post("a", "", "", &[b'x'; 10 * KIB]);
+    let mut bytes = clients::post("a", "", "", b"small");
+    bytes.extend_from_slice(&large[..5 * KIB]);
+    let client = server.send(&bytes);
+    server.turn_for(100);
+    assert_eq!(server.statuses(client), ["200", "503"]);
+}

@@ -319,6 +319,10 @@ impl Engine {
         }
         self.queue_ready(index);
         self.watch_request(index);
+        // The request behind it could not be refused before this answer stood.
+        if self.intake_bytes > self.config.intake_bytes_max && self.connections[index].has_input() {
+            self.refuse_intake(index);
+        }
         self.queue_reader(index);
     }
 
@@ -529,6 +533,8 @@ impl Engine {
         let message = "the server holds too many unfinished requests and messages; try again later";
         match self.connections[index].state {
             State::WebSocket => self.close_websocket(index, websocket::CloseCode::TRY_LATER, message),
+            // Answers keep the order of the requests; the commit that answers those comes this turn.
+            State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
             _ => self.kill(index, CloseReason::Finished),
         }
