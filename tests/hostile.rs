@@ -179,3 +179,26 @@ fn input_over_the_limit_is_refused_after_the_answers_ahead_of_it() {
     server.turn_for(100);
     assert_eq!(server.statuses(client), ["200", "503"]);
 }
+
+/// A connection has one deadline, and whatever it was set for, it closed a reader that was blocked
+/// just then: a stream behind a large answer was cut off at its first heartbeat.
+#[test]
+fn a_blocked_reader_has_the_whole_stall_timeout() {
+    let mut server = Server::start(|config| {
+        config.stall_timeout = Duration::from_secs(60);
+        config.heartbeat = Duration::from_secs(2);
+    });
+    let publisher = server.send(&clients::post("a", "", "", &[b'x'; 90 * KIB]));
+    server.turn_for(100);
+    assert_eq!(server.statuses(publisher), ["200"]);
+    let reader = server.turns.os().connect();
+    let mut requests = clients::get("a", "?after=earliest&wait=0", "");
+    server.turns.os().send(reader, &requests);
+    server.turn_for(100);
+    requests = clients::get("a", "?transport=sse", "");
+    server.turns.os().send(reader, &requests);
+    server.turn_for(30_000);
+    assert!(!server.turns.os().is_released(reader), "30 s of 60");
+    server.turn_for(40_000);
+    assert!(server.turns.os().is_released(reader), "it has taken nothing for more than 60 s");
+}
