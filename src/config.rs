@@ -96,7 +96,8 @@ pub struct Config {
     pub send_buffer_bytes: usize,
 
     // What one turn may do before it looks around again.
-    /// Bytes read per turn. Default 4 MiB. The rest is read in the next turn.
+    /// What peers may ask of one turn, in bytes read and answered; a request counts 512 beside
+    /// them. Default 4 MiB. The rest is read in the next turn.
     pub publish_bytes_per_turn_max: usize,
     /// Connections written to per turn. Default 512. The rest is written to in the next turn.
     pub writes_per_turn_max: usize,

@@ -240,6 +240,7 @@ impl<O: Os> EventLoop<O> {
 
     fn take_commands(&mut self) {
         self.commands.awake();
+        self.engine.begin_commands();
         for _ in 0..COMMANDS_PER_TURN_MAX {
             if !self.engine.may_take_commands() {
                 break;

@@ -291,7 +291,7 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "publish-bytes-per-turn-max",
                 Kind::Size(|s| &mut s.config.publish_bytes_per_turn_max, 1..=SIZE_MAX),
-                "Bytes read. The rest is read in the next turn.",
+                "Bytes read, and answered at once. The rest is read in the next turn.",
                 "1MiB",
             ),
             option(

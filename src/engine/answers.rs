@@ -59,12 +59,14 @@ impl Engine {
         more: impl FnOnce(&mut Vec<u8>),
     ) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
+        let content_bytes = content.as_ref().map_or(0, |content| content.body.len());
         self.connections[index].own().append_with(|out| {
             http::start_response(out, status, &date);
             common_headers(out, reply, lists_origins);
             more(out);
             finish(out, reply, status, content);
         });
+        self.spend(content_bytes);
         self.answered(index, reply.keep_alive);
     }
 
@@ -176,6 +178,7 @@ impl Engine {
                 self.write_poll_answer_with(index, gap, out, &mut body);
             }
         });
+        self.spend(own.len());
         self.connections[index].own = Some(own);
         self.answered(index, keep_alive);
         self.set_deadline_between_requests(index);

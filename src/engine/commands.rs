@@ -19,7 +19,7 @@ impl Engine {
 
     fn publish_command(&mut self, channel: &str, publication: &Publication, callback: Option<PublishCallback>) {
         // Room for this many bytes more may be read in this turn.
-        self.turn_bytes = self.turn_bytes.saturating_sub(publication.payload.len());
+        self.spend(publication.payload.len());
         let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
         let leaving = self.leaving.is_some();
         if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket), leaving)

@@ -50,6 +50,15 @@ const OWN_BYTES_PAUSE: usize = 64 * 1024;
 /// share one buffer, so this bounds the work with empty ones only.
 const FRAGMENTS_MIN: u32 = 1024;
 const FRAGMENT_BYTES: usize = 64;
+/// What acting on a request costs of a turn's budget, beside its bytes and those of its answer: so
+/// a turn acts on some thousands, however short they are.
+const REQUEST_COST: usize = 512;
+/// What acting on a frame costs: less, for there is no head to decode.
+const FRAME_COST: usize = 256;
+/// What looking at one subscriber costs, for the list of channels.
+const LOOK_COST: usize = 16;
+/// The part of a turn's budget that peers cannot spend: it is there for other threads' commands.
+const COMMANDS_SHARE: usize = 4;
 /// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
 const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read and thrown away after the last answer, before the connection is cut.
@@ -104,7 +113,7 @@ pub struct Engine {
     tick: u32,
     date: http::Date,
     date_second: u64,
-    /// Bytes that may still be read in this turn.
+    /// What peers may still ask of this turn, in bytes read and answered.
     turn_bytes: usize,
     intake_bytes: usize,
     own_bytes: usize,
@@ -125,7 +134,7 @@ impl Engine {
             channels_max: config.channels_max,
             idempotency_keys_max: config.idempotency_keys_max,
             idempotency_age_ms: IDEMPOTENCY_AGE_MS,
-            burst_bytes_max: 2 * config.publish_bytes_per_turn_max + READ_BURST_BYTES,
+            burst_bytes_max: 3 * config.publish_bytes_per_turn_max + READ_BURST_BYTES,
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
@@ -166,6 +175,17 @@ impl Engine {
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
         self.turns += 1;
+    }
+
+    /// The commands' moment in the turn. Whatever peers have sent, some are taken in each turn:
+    /// otherwise a flood that never ends would keep the server from being told to leave.
+    pub fn begin_commands(&mut self) {
+        self.turn_bytes = self.turn_bytes.max(self.config.publish_bytes_per_turn_max / COMMANDS_SHARE).max(1);
+    }
+
+    /// Takes this much out of the turn's budget.
+    fn spend(&mut self, bytes: usize) {
+        self.turn_bytes = self.turn_bytes.saturating_sub(bytes);
     }
 
     /// False once this turn has taken in as much as it may.
@@ -304,8 +324,8 @@ impl Engine {
 
     /// A read brought these bytes; `full` if they filled the buffer, so that there may be more.
     pub fn received(&mut self, index: u32, bytes: &mut [u8], full: bool) {
+        self.spend(bytes.len().max(1));
         let Some(connection) = self.connections.get_mut(index) else { return };
-        self.turn_bytes = self.turn_bytes.saturating_sub(bytes.len().max(1));
         connection.heard = self.tick;
         // A short read ends reading, unless the end is known to stand behind it.
         if !full && !connection.flags.has(Flags::READ_CLOSED) {
@@ -329,7 +349,7 @@ impl Engine {
 
     /// Looks again at the bytes a connection holds.
     pub fn process_held(&mut self, index: u32) {
-        self.turn_bytes = self.turn_bytes.saturating_sub(1);
+        self.spend(1);
         self.process(index, &mut []);
         self.account(index);
         self.queue_reader(index);
@@ -413,6 +433,8 @@ impl Engine {
             let progress = match state {
                 State::Stream | State::Finishing | State::Lingering | State::Dead => return work.len(),
                 _ if at == work.len() => return at,
+                // One connection must not make the turn long: the rest comes with the next.
+                _ if at > 0 && self.turn_bytes == 0 => Progress::Later,
                 State::Request if self.may_process(index) => self.process_request(index, reader, &mut work[at..]),
                 State::WebSocket if self.may_process(index) => self.process_frame(index, reader, &mut work[at..]),
                 State::Request | State::WebSocket | State::Held => Progress::Later,

@@ -66,6 +66,7 @@ impl Engine {
             self.connections[index].reason = CloseReason::TooMany;
             return Progress::Consumed(total);
         }
+        self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
         let is_publish = matches!(routed, Ok(Action::Publish(_)));
         let unanswered = self.connections[index].unanswered();
@@ -268,7 +269,7 @@ impl Engine {
     /// Appends a message to the log; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
         // Small messages cost more than their bytes.
-        self.turn_bytes = self.turn_bytes.saturating_sub(publish.payload.len() / 8 + 64);
+        self.spend(publish.payload.len() / 8 + 64);
         self.hub.publish(publish).map_err(|refused| match refused {
             PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
         })
@@ -321,7 +322,11 @@ impl Engine {
             other => self.refuse(index, reply, &outcome_refusal(other)),
         }
         self.queue_ready(index);
-        self.set_deadline_between_requests(index);
+        self.watch_request(index);
+        // The request behind it could not be refused before this answer stood.
+        if self.intake_bytes > self.config.intake_bytes_max && self.connections[index].has_input() {
+            self.refuse_intake(index);
+        }
         self.queue_reader(index);
     }
 
@@ -463,12 +468,14 @@ impl Engine {
         body.extend_from_slice(b"{\"channels\":[");
         let mut last = None;
         let mut next = None;
+        let mut looks = 0;
         for (nth, channel) in self.hub.list(prefix, after, LIST_MAX + 1).enumerate() {
             if nth == LIST_MAX {
                 next = last;
                 break;
             }
             let mut subscribers = [0; 3];
+            looks += self.hub.subscribers(channel.key).len();
             for &(subscriber, _) in self.hub.subscribers(channel.key) {
                 subscribers[transport(self.connections[subscriber].state) as usize] += 1;
             }
@@ -492,6 +499,7 @@ impl Engine {
             json::write_string(&mut body, next);
         }
         body.extend_from_slice(b"}");
+        self.spend(looks * super::LOOK_COST);
         let content = Content { media_type: "application/json", body: &body };
         self.answer(index, reply, 200, Some(content), |_| {});
         self.body = body;
@@ -555,6 +563,8 @@ impl Engine {
         let message = "the server holds too many unfinished requests and messages; try again later";
         match self.connections[index].state {
             State::WebSocket => self.close_websocket(index, websocket::CloseCode::TRY_LATER, message),
+            // Answers keep the order of the requests; the commit that answers those comes this turn.
+            State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
             _ => self.kill(index, CloseReason::Finished),
         }

@@ -2,7 +2,7 @@
 //!
 //! | state | at the deadline |
 //! | --- | --- |
-//! | any, blocked | the reader has stalled: close |
+//! | any, blocked | the reader has stalled for the whole `stall_timeout`: close |
 //! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
@@ -34,6 +34,11 @@ impl Engine {
     fn expire_connection(&mut self, index: u32) {
         let Some(connection) = self.connections.get(index) else { return };
         if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
+            // The deadline may have been set for something else since.
+            let stalled = connection.wrote + ticks(self.config.stall_timeout);
+            if self.tick < stalled && connection.state != State::Finishing {
+                return self.deadlines.set(index, stalled);
+            }
             return self.kill(index, CloseReason::Stalled);
         }
         match connection.state {

@@ -45,6 +45,7 @@ impl Engine {
     }
 
     fn act_on_frame(&mut self, index: u32, received: Received<'_>) {
+        self.spend(super::FRAME_COST);
         let commands = self.connections[index].flags.has(Flags::COMMANDS);
         match received {
             Received::Text(text) if commands => self.act_on_command(index, text.as_bytes(), false),
@@ -222,6 +223,7 @@ impl Engine {
         channels.sort_unstable();
         let mut frame = Vec::new();
         form::ws_subscribed(channels.into_iter(), cursor, reference, &mut frame);
+        self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
         connection.own().append(&frame);
         connection.pending = if has_news { MANY } else { NONE };

@@ -1,0 +1,204 @@
+//! Clients that mean harm, each with the story of what it once did to others.
+//!
+//! The kernel is the tests' own, time is virtual: what is measured is what one turn does.
+
+mod clients;
+mod kernel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernel::{Kernel, Wire};
+use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
+
+const KIB: usize = 1024;
+
+struct Server {
+    turns: EventLoop<Kernel>,
+    commands: Arc<Commands>,
+}
+
+impl Server {
+    fn start(adjust: impl FnOnce(&mut Config)) -> Server {
+        let mut config = Config::default();
+        adjust(&mut config);
+        let commands = Arc::new(Commands::new(16, KIB, Box::new(|| {})));
+        let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
+        let turns = EventLoop::new(Kernel::new(1), config, parts).expect("the names of the configuration are names");
+        Server { turns, commands }
+    }
+
+    /// A connection with room for everything, accepted, and these bytes sent over it.
+    fn send(&mut self, bytes: &[u8]) -> Wire {
+        let wire = self.turns.os().connect_reliably();
+        self.turn(0);
+        assert_eq!(self.turns.os().send(wire, bytes), bytes.len());
+        wire
+    }
+
+    /// One turn, that waits at most this long.
+    fn turn(&mut self, ms: u64) {
+        self.turns.turn(Some(Duration::from_millis(ms))).expect("the kernel has no faults");
+        self.turns.check_invariants();
+    }
+
+    fn turn_for(&mut self, ms: u64) {
+        let end = self.turns.os().now_ms() + ms;
+        while self.turns.os().now_ms() < end {
+            self.turn(end - self.turns.os_ref().now_ms());
+        }
+    }
+
+    fn receive(&mut self, wire: Wire) -> String {
+        String::from_utf8_lossy(&self.turns.os().receive(wire, usize::MAX)).into_owned()
+    }
+
+    /// The status codes of the answers that have come.
+    fn statuses(&mut self, wire: Wire) -> Vec<String> {
+        self.receive(wire).split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
+    }
+}
+
+fn healthz() -> Vec<u8> {
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()
+}
+
+/// A turn's budget counted the bytes read only. Pipelined requests of forty bytes each, from a
+/// client that reads its answers, made one turn of 100,000 requests: nobody else was served for
+/// seconds.
+#[test]
+fn a_flood_of_short_requests_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 128 * KIB);
+    let other = server.send(b"");
+    let flood = server.send(&healthz().repeat(2000));
+    server.turns.os().send(other, &healthz());
+    let mut answered = Vec::new();
+    let mut others = 0;
+    while answered.len() < 2000 {
+        server.turn(1);
+        let news = server.statuses(flood);
+        assert!(news.len() <= 300, "{} answers in one turn", news.len());
+        assert!(!news.is_empty(), "each turn gets on");
+        answered.extend(news);
+        others += server.statuses(other).len();
+        assert!(others == 1 || answered.len() < 600, "the other does not wait for the flood's end");
+    }
+    assert!(answered.iter().all(|status| status == "200"));
+}
+
+/// The same with short requests for long answers.
+#[test]
+fn a_flood_of_long_answers_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 256 * KIB);
+    let publisher = server.send(&clients::post("a", "", "", &[b'x'; 100 * KIB]));
+    while server.statuses(publisher) != ["200"] {
+        server.turn(1);
+    }
+    let polls = server.send(&clients::get("a", "?after=earliest&wait=0", "").repeat(20));
+    let mut answered = 0;
+    while answered < 20 {
+        server.turn(1);
+        let news = server.statuses(polls).len();
+        assert!((1..=3).contains(&news), "{news} answers in one turn");
+        answered += news;
+    }
+}
+
+/// The same with frames: each `unsubscribe` is answered with the whole set.
+#[test]
+fn a_flood_of_commands_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 64 * KIB);
+    let set: Vec<String> = (10..74).map(|nth| format!("{}{nth}", "x".repeat(60))).collect();
+    let socket = server.send(&clients::upgrade(&set.join(","), "", Some("tidings.v1")));
+    server.turn(1);
+    server.receive(socket);
+    let frame = b"\x81\x8d\0\0\0\0unsubscribe q";
+    assert!(server.turns.os().send(socket, &frame.repeat(500)) > 0);
+    let mut answered = 0;
+    while answered < 500 {
+        server.turn(1);
+        let news = server.receive(socket).matches("{\"subscribed\"").count();
+        assert!((1..=40).contains(&news), "{news} answers in one turn");
+        answered += news;
+    }
+}
+
+/// Commands of other threads came after the reads of a turn and out of the same budget. Peers that
+/// never stopped sending spent it all, and the server could not be told to leave.
+#[test]
+fn a_flood_does_not_keep_the_server_from_leaving() {
+    let mut server = Server::start(|config| {
+        config.publish_bytes_per_turn_max = 4 * KIB;
+        config.drain = Duration::ZERO;
+    });
+    let streams: Vec<Wire> = (0..4).map(|_| server.send(&clients::get("a", "?transport=sse", ""))).collect();
+    server.turn(1);
+    server.commands.push(Command::Drain).expect("the loop turns");
+    for _ in 0..4 {
+        for &wire in &streams {
+            server.turns.os().send(wire, &[b'x'; 16 * KIB]);
+        }
+        server.turn(1);
+    }
+    for &wire in &streams {
+        assert!(server.receive(wire).ends_with("0\r\n\r\n"), "the streams are ended");
+    }
+}
+
+/// The answer to a publish did not look at what had come behind it. A publisher whose reads each
+/// ended inside a head was watched by the deadline of its first one, and cut off in mid-stream.
+#[test]
+fn a_publisher_that_never_pauses_is_not_cut_off() {
+    let mut server = Server::start(|config| {
+        config.head_timeout = Duration::from_secs(1);
+        config.idle_timeout = Duration::from_secs(1);
+    });
+    let request = clients::post("a", "", "", b"x");
+    let (first, rest) = request.split_at(20);
+    let publisher = server.send(first);
+    for nth in 0..30 {
+        let bytes = [rest, first].concat();
+        assert_eq!(server.turns.os().send(publisher, &bytes), bytes.len(), "after {nth} publishes");
+        server.turn_for(200);
+        assert_eq!(server.statuses(publisher), ["200"], "publish {nth}");
+    }
+    // Half a head is still half a head.
+    server.turn_for(2000);
+    assert_eq!(server.statuses(publisher), ["408"]);
+}
+
+/// The refusal of input that was too much for the server went out before the answers to the
+/// publishes ahead of it: the client took each answer for that of another request.
+#[test]
+fn input_over_the_limit_is_refused_after_the_answers_ahead_of_it() {
+    let mut server = Server::start(|config| config.intake_bytes_max = KIB);
+    let large = clients::post("a", "", "", &[b'x'; 10 * KIB]);
+    let mut bytes = clients::post("a", "", "", b"small");
+    bytes.extend_from_slice(&large[..5 * KIB]);
+    let client = server.send(&bytes);
+    server.turn_for(100);
+    assert_eq!(server.statuses(client), ["200", "503"]);
+}
+
+/// A connection has one deadline, and whatever it was set for, it closed a reader that was blocked
+/// just then: a stream behind a large answer was cut off at its first heartbeat.
+#[test]
+fn a_blocked_reader_has_the_whole_stall_timeout() {
+    let mut server = Server::start(|config| {
+        config.stall_timeout = Duration::from_secs(60);
+        config.heartbeat = Duration::from_secs(2);
+    });
+    let publisher = server.send(&clients::post("a", "", "", &[b'x'; 90 * KIB]));
+    server.turn_for(100);
+    assert_eq!(server.statuses(publisher), ["200"]);
+    let reader = server.turns.os().connect();
+    let mut requests = clients::get("a", "?after=earliest&wait=0", "");
+    server.turns.os().send(reader, &requests);
+    server.turn_for(100);
+    requests = clients::get("a", "?transport=sse", "");
+    server.turns.os().send(reader, &requests);
+    server.turn_for(30_000);
+    assert!(!server.turns.os().is_released(reader), "30 s of 60");
+    server.turn_for(40_000);
+    assert!(server.turns.os().is_released(reader), "it has taken nothing for more than 60 s");
+}
