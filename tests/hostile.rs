@@ -145,6 +145,25 @@ fn a_flood_does_not_keep_the_server_from_leaving() {
     }
 }
 
+/// A burst to one channel wakes its subscribers once. A command that waited for the answers of the
+/// burst subscribes somebody in its middle, and what follows is for them as well.
+#[test]
+fn who_subscribes_inside_a_burst_hears_the_rest_of_it() {
+    let mut server = Server::start(|_| {});
+    let socket = server.send(&clients::upgrade("other", "", Some("tidings.v1")));
+    let publisher = server.send(b"");
+    server.turn_for(100);
+    server.receive(socket);
+    // One turn: a publish whose answer lets `subscribe a` in, then a burst to `a`.
+    let frames = [&b"\x81\x8a\0\0\0\0publish a\n"[..], b"\x81\x8b\0\0\0\0subscribe a"].concat();
+    server.turns.os().send(socket, &frames);
+    server.turns.os().send(publisher, &clients::post("a", "", "", b"behind").repeat(3));
+    server.turn_for(100);
+    let heard = server.receive(socket);
+    assert_eq!(heard.matches("\"published\"").count(), 1, "{heard}");
+    assert_eq!(heard.matches("\"data\":\"behind\"").count(), 3, "{heard}");
+}
+
 /// The answer to a publish did not look at what had come behind it. A publisher whose reads each
 /// ended inside a head was watched by the deadline of its first one, and cut off in mid-stream.
 #[test]

@@ -543,7 +543,7 @@ impl Engine {
     /// names one connection, and stale events find nobody.
     pub fn next_dead(&mut self) -> Option<u32> {
         let index = self.dead.pop()?;
-        if self.connections[index].unanswered() > 0 {
+        if self.connections[index].unanswered() > 0 && !self.askers.is_empty() {
             self.orphan_askers(index);
         }
         if let Some(leaving) = &mut self.leaving {

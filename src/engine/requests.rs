@@ -278,16 +278,25 @@ impl Engine {
     /// The log decides on what this turn appended; publishers are answered, subscribers woken.
     pub fn commit(&mut self) {
         self.hub.commit();
+        // A burst to one channel wakes its subscribers once, not with each message.
+        let mut woken = None;
         while let Some(settled) = self.hub.next_settled() {
-            if let Outcome::Accepted { .. } = settled.outcome {
+            if matches!(settled.outcome, Outcome::Accepted { .. }) && woken != Some(settled.channel) {
                 self.wake_subscribers(settled.channel);
+                woken = Some(settled.channel);
             }
-            self.tell_asker(settled);
+            let asker = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0));
+            // The answer to a command lets the next one in, and that may subscribe somebody.
+            if matches!(asker, Some(Asker::Command(..))) {
+                woken = None;
+            }
+            if let Some(asker) = asker {
+                self.tell_asker(asker, settled);
+            }
         }
     }
 
-    fn tell_asker(&mut self, Settled { ticket, channel, outcome }: Settled) {
-        let Some(asker) = ticket.and_then(|ticket| self.askers.remove(ticket.0)) else { return };
+    fn tell_asker(&mut self, asker: Asker, Settled { channel, outcome, .. }: Settled) {
         match asker {
             Asker::Command(index, reference) => {
                 let name = self.hub.channel_name(channel).to_owned();
