@@ -60,7 +60,6 @@ codes! {
     IdempotencyMismatch "idempotency_mismatch" 422,
     UpgradeRequired "upgrade_required" 426,
     HeadTooLarge "head_too_large" 431,
-    NotImplemented "not_implemented" 501,
     Draining "draining" 503,
     TooManyConnections "too_many_connections" 503,
     ChannelsFull "channels_full" 503,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
-use crate::commands::{Command, Commands};
+use crate::commands::Commands;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::os::{Event, Now, Os};
@@ -58,6 +58,7 @@ pub struct EventLoop<O: Os> {
     buffer: Box<[u8]>,
     listeners: Vec<Listener>,
     loopback: Vec<bool>,
+    first_listener: usize,
     now: Now,
     wakes: u64,
 }
@@ -84,6 +85,7 @@ impl<O: Os> EventLoop<O> {
             // Connections may have come before we looked.
             listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.loopback.len()],
             loopback: parts.loopback,
+            first_listener: 0,
             now,
             wakes: 0,
         })
@@ -166,7 +168,10 @@ impl<O: Os> EventLoop<O> {
 
     fn accept(&mut self) {
         let mut budget = self.engine.config().accepts_per_turn_max;
-        for number in 0..self.listeners.len() {
+        // Each turn another listener is first, or a flood at one would starve the others.
+        self.first_listener = (self.first_listener + 1) % self.listeners.len().max(1);
+        for nth in 0..self.listeners.len() {
+            let number = (self.first_listener + nth) % self.listeners.len();
             if self.listeners[number].retry_at_ms.is_some_and(|at| at > self.now.monotonic_ms) {
                 continue;
             }
@@ -246,10 +251,7 @@ impl<O: Os> EventLoop<O> {
                 break;
             }
             match self.commands.pop() {
-                Some(Command::Stats(callback)) => {
-                    callback(crate::commands::Stats { wakes: self.wakes, ..self.engine.stats() });
-                }
-                Some(command) => self.engine.command(command),
+                Some(command) => self.engine.command(command, self.wakes),
                 None => break,
             }
         }

@@ -114,12 +114,14 @@ const WAKE: mio::Token = mio::Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1;
 /// mio hands out this many events per `wait`; the rest come with the next.
 const EVENTS_PER_WAIT: usize = 1024;
-/// How long the kernel may wait for a peer's acknowledgement before it gives the connection up.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Mio {
     /// Takes over these listeners. What is set on them is inherited by each accepted socket.
-    pub fn new(listeners: Vec<std::net::TcpListener>, send_buffer_bytes: usize) -> io::Result<Mio> {
+    pub fn new(
+        listeners: Vec<std::net::TcpListener>,
+        send_buffer_bytes: usize,
+        stall_timeout: Duration,
+    ) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE)?);
         let mut registered = Vec::with_capacity(listeners.len());
@@ -130,7 +132,7 @@ impl Mio {
             options.set_tcp_nodelay(true)?;
             options.set_send_buffer_size(send_buffer_bytes)?;
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            options.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
+            options.set_tcp_user_timeout(Some(stall_timeout))?;
             let mut listener = TcpListener::from_std(listener);
             poll.registry().register(&mut listener, mio::Token(LISTENERS - number), Interest::READABLE)?;
             registered.push(listener);
@@ -256,8 +258,8 @@ mod tests {
 
     #[test]
     fn randomness_differs_between_draws_and_systems() {
-        let mut one = Mio::new(Vec::new(), 65536).unwrap();
-        let mut other = Mio::new(Vec::new(), 65536).unwrap();
+        let mut one = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
+        let mut other = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
         let draws = [one.random(), one.random(), other.random(), other.random()];
         for (nth, draw) in draws.iter().enumerate() {
             assert!(!draws[..nth].contains(draw));
@@ -266,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_wake_is_one_event() {
-        let mut os = Mio::new(Vec::new(), 65536).unwrap();
+        let mut os = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
         let waker = os.waker();
         waker.wake();
         waker.wake();

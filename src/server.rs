@@ -95,6 +95,8 @@ pub struct Server {
     event_loop: EventLoop<Mio>,
     handle: Handle,
     addresses: Vec<SocketAddr>,
+    /// It has left: nothing more is to be done.
+    stopped: bool,
     /// The message of the panic that ended it.
     poisoned: Option<String>,
 }
@@ -149,7 +151,7 @@ impl Server {
         for &address in &addresses {
             refuse_exposure(address, &config)?;
         }
-        let os = Mio::new(listeners, config.send_buffer_bytes).map_err(Error::System)?;
+        let os = Mio::new(listeners, config.send_buffer_bytes, config.stall_timeout).map_err(Error::System)?;
         let waker = os.waker();
         let commands = Commands::new(config.commands_max, config.intake_bytes_max, Box::new(move || waker.wake()));
         let commands = Arc::new(commands);
@@ -157,7 +159,7 @@ impl Server {
         let loopback = addresses.iter().map(|address| address.ip().to_canonical().is_loopback()).collect();
         let parts = Parts { loopback, app, commands };
         let event_loop = EventLoop::new(os, config, parts)?;
-        Ok(Server { event_loop, handle, addresses, poisoned: None })
+        Ok(Server { event_loop, handle, addresses, stopped: false, poisoned: None })
     }
 
     /// The addresses it listens on, with the real ports.
@@ -188,10 +190,17 @@ impl Server {
         if let Some(message) = &self.poisoned {
             return Err(Error::Panicked(message.clone()));
         }
-        // Only the app's code may panic. What it left half-done is never looked at again.
+        if self.stopped {
+            return Ok(false);
+        }
+        // Only the embedder's code may panic, in its app or a callback. What it left half-done is never looked at again.
         match catch_unwind(AssertUnwindSafe(|| self.event_loop.turn(timeout))) {
             Ok(result) => {
                 let turn = result.map_err(Error::System)?;
+                if turn.stopped {
+                    self.stopped = true;
+                    self.handle.commands.close();
+                }
                 Ok(!turn.stopped)
             }
             Err(panic) => {

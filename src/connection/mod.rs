@@ -17,6 +17,7 @@ pub mod reader;
 
 use crate::buffer::Buffer;
 use crate::form::Form;
+use crate::protocol::websocket::CloseCode;
 use reader::Reader;
 
 /// See the table above.
@@ -123,8 +124,6 @@ impl Flags {
     pub const HEAD_BEGUN: Flags = Flags(1 << 11);
     /// Is to end as soon as it has everything.
     pub const LEAVING: Flags = Flags(1 << 12);
-    /// Another origin's page reads the answer: its head names that origin.
-    pub const CORS: Flags = Flags(1 << 13);
     /// A held poll wants the payload alone.
     pub const RAW: Flags = Flags(1 << 14);
     /// Held input may hold whole requests or frames: looking again may bring something.
@@ -164,6 +163,15 @@ pub const NONE: u32 = u32::MAX;
 /// Several channels may have news.
 pub const MANY: u32 = u32::MAX - 1;
 
+/// What a client of `tidings.v1` sent behind publishes that are not answered yet.
+#[derive(Debug)]
+pub enum Deferred {
+    /// A command, and whether it came in a binary frame.
+    Command(Box<[u8]>, bool),
+    /// The close frame, with its code.
+    Close(Option<CloseCode>),
+}
+
 /// What few connections need.
 #[derive(Debug, Default)]
 pub struct Cold {
@@ -173,8 +181,8 @@ pub struct Cold {
     pub origin: Option<Box<[u8]>>,
     /// The payload of the latest ping, while it cannot be answered.
     pub ping: Option<Box<[u8]>>,
-    /// The command that waits for the answers before it; a binary frame or not.
-    pub deferred: Option<(Box<[u8]>, bool)>,
+    /// What waits for the answers to the commands before it.
+    pub deferred: Option<Deferred>,
     /// Bytes read and thrown away since the last answer.
     pub discarded: usize,
 }
@@ -242,6 +250,20 @@ impl Connection {
     /// The rarely needed part.
     pub fn cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
+    }
+
+    /// Gives the rarely needed part back once there is nothing in it.
+    pub fn cool(&mut self) {
+        let needed = |cold: &Cold| {
+            cold.unanswered > 0
+                || cold.discarded > 0
+                || cold.origin.is_some()
+                || cold.ping.is_some()
+                || cold.deferred.is_some()
+        };
+        if !self.cold.as_deref().is_some_and(needed) {
+            self.cold = None;
+        }
     }
 
     /// Bytes of its own that wait to be written.

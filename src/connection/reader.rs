@@ -83,6 +83,15 @@ impl Reader {
         self.body = None;
     }
 
+    /// Gives back the room of a chunked body's framing that was taken off, so that what is held
+    /// is what was sent as body.
+    pub fn compact(&mut self) {
+        if let Some(Body { progress: Progress::Chunked { read, written, .. }, .. }) = &mut self.body {
+            self.input.drain(*written..*read);
+            *read = *written;
+        }
+    }
+
     /// Takes the next request out of `bytes`: the event and how many bytes it consumed. `None`
     /// needs more bytes, appended to these.
     pub fn next_request<'a>(

@@ -289,7 +289,7 @@ fn finish(out: &mut Vec<u8>, reply: &Reply, status: u16, content: Option<Content
             http::header_display(out, "Content-Length", body.len());
         }
         // RFC 9110 8.6: no Content-Length in a 204; elsewhere it says that nothing follows.
-        None if status == 204 || reply.head_only => {}
+        None if matches!(status, 204 | 304) || reply.head_only => {}
         None => http::header(out, "Content-Length", b"0"),
     }
     http::finish_head(out);

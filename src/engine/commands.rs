@@ -1,17 +1,17 @@
 //! Serves what other threads, and the thread that turns the loop, ask for.
 
 use super::{Asker, Engine};
-use crate::commands::{Command, Publication, PublishCallback, PublishError, Published};
+use crate::commands::{Command, Publication, PublishCallback, PublishError, Published, Stats};
 use crate::error::Refusal;
 use crate::hub::{Outcome, Publish, Ticket};
 use crate::names;
 
 impl Engine {
     /// Does what a command says. A publish is answered when the log has decided.
-    pub fn command(&mut self, command: Command) {
+    pub fn command(&mut self, command: Command, wakes: u64) {
         match command {
             Command::Publish(channel, publication, callback) => self.publish_command(&channel, &publication, callback),
-            Command::Stats(callback) => callback(self.stats()),
+            Command::Stats(callback) => callback(Stats { wakes, ..self.stats() }),
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
         }

@@ -219,6 +219,8 @@ impl Engine {
                 *scratch = Vec::new();
             }
         }
+        // What was evicted and is still being read counts from now on.
+        self.limit_output();
     }
 
     // Visits.
@@ -456,7 +458,7 @@ impl Engine {
             && connection.pending != MANY
             && connection.flags.has(Flags::KEEP_ALIVE)
             && !connection.flags.has(Flags::RAW)
-            && !connection.flags.has(Flags::CORS)
+            && connection.cold.as_ref().is_none_or(|cold| cold.origin.is_none())
             && !connection.flags.has(Flags::HTTP_10)
             && self.hub.channel_count(index) == 1;
         if !shared {

@@ -92,7 +92,8 @@ impl Engine {
         match connection.state {
             State::Held => {
                 connection.flags.clear(Flags::KEEP_ALIVE);
-                self.answer_poll(index, None);
+                let gap = self.hub.loss(index);
+                self.answer_poll(index, gap.as_ref());
                 self.queue_ready(index);
             }
             State::Stream => {

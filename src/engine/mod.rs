@@ -59,6 +59,8 @@ const FRAME_COST: usize = 256;
 const LOOK_COST: usize = 16;
 /// The part of a turn's budget that peers cannot spend: it is there for other threads' commands.
 const COMMANDS_SHARE: usize = 4;
+/// The system numbers sockets by index; no machine has this many.
+const INDEX_MAX: usize = 1 << 24;
 /// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
 const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read and thrown away after the last answer, before the connection is cut.
@@ -117,7 +119,6 @@ pub struct Engine {
     turn_bytes: usize,
     intake_bytes: usize,
     own_bytes: usize,
-    over: usize,
     subscribers: [usize; 3],
     turns: u64,
     /// Reused for answers' bodies.
@@ -126,7 +127,17 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that begins a new life of the log.
-    pub fn new(config: Config, policies: [Policy; 2], app: Option<Box<dyn App>>, seed: [u64; 2], now: Now) -> Engine {
+    pub fn new(
+        mut config: Config,
+        policies: [Policy; 2],
+        app: Option<Box<dyn App>>,
+        seed: [u64; 2],
+        now: Now,
+    ) -> Engine {
+        // A budget of nothing would be a loop that does nothing, for ever.
+        config.writes_per_turn_max = config.writes_per_turn_max.max(1);
+        config.accepts_per_turn_max = config.accepts_per_turn_max.max(1);
+        config.publish_bytes_per_turn_max = config.publish_bytes_per_turn_max.clamp(1, usize::MAX / 4);
         let limits = Limits {
             history_messages: config.history_messages,
             history_bytes: config.history_bytes,
@@ -134,7 +145,9 @@ impl Engine {
             channels_max: config.channels_max,
             idempotency_keys_max: config.idempotency_keys_max,
             idempotency_age_ms: IDEMPOTENCY_AGE_MS,
-            burst_bytes_max: 3 * config.publish_bytes_per_turn_max + READ_BURST_BYTES,
+            burst_bytes_max: (3 * config.publish_bytes_per_turn_max)
+                .saturating_add(config.message_bytes_max)
+                .saturating_add(READ_BURST_BYTES),
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
@@ -157,7 +170,6 @@ impl Engine {
             turn_bytes: 0,
             intake_bytes: 0,
             own_bytes: 0,
-            over: 0,
             subscribers: [0; 3],
             turns: 0,
             body: Vec::new(),
@@ -203,7 +215,7 @@ impl Engine {
     /// Takes a slot for a connection that is about to be accepted; `None` if the reserve over
     /// `connections_max` is spent too.
     pub fn open(&mut self) -> Option<u32> {
-        if self.connections.len() >= self.config.connections_max + RESERVE {
+        if self.connections.len() >= self.config.connections_max.saturating_add(RESERVE) {
             return None;
         }
         Some(self.connections.insert(Connection::new(self.tick)))
@@ -212,7 +224,7 @@ impl Engine {
     /// The index after all that `open` gives: of a connection that is accepted only to be closed.
     /// The system keeps its sockets by index, so it must not be far from the others.
     pub fn beyond(&self) -> u32 {
-        (self.config.connections_max + RESERVE) as u32
+        self.config.connections_max.saturating_add(RESERVE).min(INDEX_MAX) as u32
     }
 
     /// Gives the slot back: the system accepted nothing.
@@ -227,7 +239,6 @@ impl Engine {
         connection.flags.set(Flags::KEEP_ALIVE);
         if self.connections.len() > self.config.connections_max {
             self.connections[index].flags.set(Flags::OVER);
-            self.over += 1;
         }
         // The head's deadline runs from accept: silence must not hold a descriptor.
         self.set_deadline(index, self.config.head_timeout);
@@ -282,7 +293,8 @@ impl Engine {
 
     /// True if a reader is left over: the next turn must not wait.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || !self.readers.is_empty()
+        // A command that had waited may be appended while the log was being asked.
+        !self.ready.is_empty() || !self.readers.is_empty() || self.hub.has_proposals()
     }
 
     fn may_process(&self, index: u32) -> bool {
@@ -293,6 +305,8 @@ impl Engine {
                     && connection.unanswered() < UNANSWERED_MAX
                     && connection.flags.has(Flags::KEEP_ALIVE)
             }
+            // A command waits for a half-sent message where it is cheap: in its own buffers.
+            State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
             State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
             _ => false,
         }
@@ -404,11 +418,15 @@ impl Engine {
         let consumed = self.process_bytes(index, &mut reader, work);
         let may_go_on = matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket);
         if consumed == total || !may_go_on {
-            // Bytes behind the last request of a connection mean nothing.
+            // Bytes behind the last request of a connection mean nothing, nor does half a message.
             reader.unread();
+            if !may_go_on {
+                reader = Reader::default();
+            }
         } else if is_gathered {
             gathered.drain(..consumed);
             reader.input = gathered;
+            reader.compact();
         } else {
             reader.input.extend_from_slice(&bytes[consumed..]);
         }
@@ -562,9 +580,6 @@ impl Engine {
         if !flags.has(Flags::REAPED) || flags.has(Flags::QUEUED) || flags.has(Flags::READING) {
             return;
         }
-        if flags.has(Flags::OVER) {
-            self.over -= 1;
-        }
         self.deadlines.clear(index);
         self.connections.remove(index);
     }
@@ -580,7 +595,9 @@ impl Engine {
         self.subscribers[transport as usize] -= 1;
         if let Some(app) = &mut self.app {
             let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
-            app.unsubscribed(&channels, transport);
+            if !channels.is_empty() {
+                app.unsubscribed(&channels, transport);
+            }
         }
         self.hub.unsubscribe(index);
         self.connections[index].pending = NONE;

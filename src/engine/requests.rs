@@ -269,7 +269,7 @@ impl Engine {
     /// Appends a message to the log; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
         // Small messages cost more than their bytes.
-        self.spend(publish.payload.len() / 8 + 64);
+        self.spend(publish.payload.len() + 96);
         self.hub.publish(publish).map_err(|refused| match refused {
             PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
         })
@@ -316,6 +316,7 @@ impl Engine {
             return;
         }
         self.connections[index].cold().unanswered -= 1;
+        self.connections[index].cool();
         match outcome {
             Outcome::Accepted { seq, subscribers, .. } => {
                 let id = self.hub.cursor(seq);
@@ -349,7 +350,6 @@ impl Engine {
         let connection = &mut self.connections[index];
         connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
         connection.flags.put(Flags::HTTP_10, reply.http_10);
-        connection.flags.put(Flags::CORS, reply.origin.is_some());
         connection.flags.put(Flags::RAW, request.format == Format::Raw);
         connection.state = match request.transport {
             Transport::WebSocket(_) => State::WebSocket,
@@ -357,7 +357,7 @@ impl Engine {
             Transport::Poll { .. } => State::Held,
         };
         self.subscribers[transport(connection.state) as usize] += 1;
-        if let Some(app) = &mut self.app {
+        if let (Some(app), false) = (&mut self.app, request.channels.is_empty()) {
             let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
             app.subscribed(&channels, transport(self.connections[index].state));
         }
@@ -384,8 +384,8 @@ impl Engine {
     fn start_poll(&mut self, index: u32, reply: &Reply, gap: Option<&Gap>, wait: std::time::Duration) {
         let connection = &mut self.connections[index];
         connection.form = Form::Poll;
-        if let Some(origin) = &reply.origin {
-            connection.cold().origin = Some(origin.clone());
+        if reply.origin.is_some() || connection.cold.is_some() {
+            connection.cold().origin = reply.origin.clone();
         }
         if gap.is_some() || wait.is_zero() || self.hub.has_news(index) {
             self.answer_poll(index, gap);
@@ -531,8 +531,10 @@ impl Engine {
             ));
         };
         let status = if (200..600).contains(&response.status) { response.status } else { 500 };
-        let content = Content { media_type: &response.content_type, body: &response.body };
-        self.answer(index, reply, status, Some(content), |out| {
+        // RFC 9110 15.3.5, 15.4.5: these have no content, and its first byte would begin the next answer.
+        let has_content = !matches!(status, 204 | 304);
+        let content = has_content.then_some(Content { media_type: &response.content_type, body: &response.body });
+        self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
                 let is_token =

@@ -51,7 +51,8 @@ impl Engine {
             }
             State::Request => self.finish(index, CloseReason::Idle),
             State::Held => {
-                self.answer_poll(index, None);
+                let gap = self.hub.loss(index);
+                self.answer_poll(index, gap.as_ref());
                 self.queue_ready(index);
                 self.queue_reader(index);
             }
@@ -122,8 +123,12 @@ impl Engine {
         match self.connections[index].state {
             State::Stream => self.set_first_heartbeat(index, self.config.heartbeat),
             State::WebSocket => self.set_first_heartbeat(index, self.config.ping),
+            State::Request if self.connections[index].flags.has(Flags::HEAD_BEGUN) => {
+                self.set_deadline(index, self.config.head_timeout);
+            }
             State::Request => self.set_deadline(index, self.config.idle_timeout),
-            State::Held => self.set_deadline(index, self.config.stall_timeout),
+            // Its wait was lost while it was blocked; an early empty answer is always right.
+            State::Held => self.set_deadline(index, Duration::ZERO),
             State::Finishing | State::Lingering => self.set_deadline(index, self.config.close_timeout),
             State::Dead => {}
         }

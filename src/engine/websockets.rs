@@ -6,10 +6,10 @@ use std::borrow::Cow;
 
 use super::requests::{channels_full, draining, outcome_refusal, too_large};
 use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
-use crate::app::{Access, Inbound, Operation, Reaction};
+use crate::app::{Access, Inbound, Operation, Reaction, Transport};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
-use crate::connection::{CloseReason, Flags, MANY, NONE, State};
+use crate::connection::{CloseReason, Deferred, Flags, MANY, NONE, State};
 use crate::cursor::Cursor;
 use crate::error::{Code, Refusal};
 use crate::form;
@@ -55,17 +55,23 @@ impl Engine {
             Received::Ping(payload) => self.act_on_ping(index, payload),
             // A sign of life, and `heard` knows already.
             Received::Pong(_) => {}
-            // RFC 6455 5.5.1: "When sending a Close frame in response, the endpoint typically
-            // echos the status code it received."
-            Received::Close(code, _) => {
-                self.connections[index].own().append_with(|out| match code {
-                    Some(code) => websocket::encode_close(out, code, ""),
-                    None => websocket::encode_frame(out, Opcode::Close, b""),
-                });
-                self.queue_ready(index);
-                self.finish(index, CloseReason::PeerClosed);
+            Received::Close(code, _) if self.connections[index].unanswered() > 0 => {
+                // What was asked before is answered before.
+                self.connections[index].cold().deferred = Some(Deferred::Close(code));
             }
+            Received::Close(code, _) => self.answer_close(index, code),
         }
+    }
+
+    /// RFC 6455 5.5.1: "When sending a Close frame in response, the endpoint typically echos the
+    /// status code it received."
+    fn answer_close(&mut self, index: u32, code: Option<CloseCode>) {
+        self.connections[index].own().append_with(|out| match code {
+            Some(code) => websocket::encode_close(out, code, ""),
+            None => websocket::encode_frame(out, Opcode::Close, b""),
+        });
+        self.queue_ready(index);
+        self.finish(index, CloseReason::PeerClosed);
     }
 
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
@@ -123,7 +129,7 @@ impl Engine {
 
     fn publish_reaction(&mut self, channel: &str, publication: &Publication) {
         let result = names::channel_name(channel.as_bytes())
-            .and_then(|channel| self.append_publication(channel, publication, None, false));
+            .and_then(|channel| self.append_publication(channel, publication, None, self.leaving.is_some()));
         if let Err(refusal) = result {
             log::warn!("an app's message to a channel was refused: {refusal}");
         }
@@ -138,7 +144,7 @@ impl Engine {
         // that is half out; so only publishes may overlap.
         let waits = connection.unanswered() > 0 || connection.message != NONE;
         if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
-            connection.cold().deferred = Some((frame.into(), binary));
+            connection.cold().deferred = Some(Deferred::Command(frame.into(), binary));
             return;
         }
         let result = match command {
@@ -153,7 +159,7 @@ impl Engine {
         match result {
             Ok(()) => {}
             Err(_) if self.connections[index].unanswered() > 0 => {
-                self.connections[index].cold().deferred = Some((frame.into(), binary));
+                self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
             }
             Err(refusal) => {
                 self.connections[index].own().append_with(|out| form::ws_error(&refusal, reference, out));
@@ -168,11 +174,13 @@ impl Engine {
         if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
             return;
         }
-        if let Some((frame, binary)) = connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
-            self.act_on_command(index, &frame, binary);
-            self.account(index);
-            self.queue_reader(index);
+        match connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
+            Some(Deferred::Command(frame, binary)) => self.act_on_command(index, &frame, binary),
+            Some(Deferred::Close(code)) => self.answer_close(index, code),
+            None => return,
         }
+        self.account(index);
+        self.queue_reader(index);
     }
 
     fn widen(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
@@ -191,6 +199,10 @@ impl Engine {
         self.advance_if_caught_up(index);
         let cursor = self.hub.cursor(self.hub.cursor_of(index));
         let start = self.hub.widen(index, &set).map_err(|_| channels_full(self.config.channels_max))?;
+        if let (Some(app), false) = (&mut self.app, set.is_empty()) {
+            let names: Vec<&str> = set.iter().map(String::as_str).collect();
+            app.subscribed(&names, Transport::WebSocket);
+        }
         self.answer_set(index, cursor, reference);
         // What the new channels have lost after that cursor is a gap of the set as it is now.
         if let Some(gap) = &start.gap {
@@ -204,6 +216,13 @@ impl Engine {
         self.tell_loss(index);
         self.advance_if_caught_up(index);
         let cursor = self.hub.cursor(self.hub.cursor_of(index));
+        if let Some(app) = &mut self.app {
+            let read = self.hub.channels_of(index).map(|key| self.hub.channel_name(key));
+            let left: Vec<&str> = read.filter(|name| set.iter().any(|leaving| leaving == name)).collect();
+            if !left.is_empty() {
+                app.unsubscribed(&left, Transport::WebSocket);
+            }
+        }
         self.hub.narrow(index, &set);
         self.answer_set(index, cursor, reference);
         Ok(())

@@ -256,6 +256,11 @@ impl Hub {
         Some(Settled { ticket: event.ticket, channel, outcome })
     }
 
+    /// True if something was appended that the log has not decided on.
+    pub fn has_proposals(&self) -> bool {
+        self.log.pending().next().is_some()
+    }
+
     /// The numbers for the metrics, as they are now.
     pub fn stats(&self) -> Stats {
         Stats {

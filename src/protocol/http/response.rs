@@ -42,7 +42,8 @@ pub fn header_display(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
 
 fn finish_line(out: &mut Vec<u8>, value_start: usize) {
     for byte in &mut out[value_start..] {
-        if byte.is_ascii_control() {
+        // RFC 9110 5.5: a tab may stand in a value.
+        if byte.is_ascii_control() && *byte != b'\t' {
             debug_assert!(false, "a control byte in a header value");
             *byte = b'?';
         }
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn no_value_ends_its_line() {
-        for evil in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "\0", "\x7f", "\t"] {
+        for evil in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "\0", "\x7f"] {
             for write in [(|out, value| header(out, "X", value.as_bytes())) as fn(&mut Vec<u8>, &str), |out, value| {
                 header_display(out, "X", value)
             }] {
