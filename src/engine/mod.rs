@@ -262,6 +262,8 @@ impl Engine {
         }
         if writable && self.connections[index].flags.has(Flags::BLOCKED) {
             self.connections[index].flags.clear(Flags::BLOCKED);
+            // While it was blocked it was not pinged; that it reads again is a sign of life.
+            self.connections[index].heard = self.tick;
             self.arm(index);
             self.answer_ping(index);
             self.queue_ready(index);
