@@ -64,7 +64,7 @@ impl Engine {
             Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
                 Ok(Published { id: self.hub.cursor(seq), subscribers })
             }
-            other => Err(PublishError::Refused(super::requests::outcome_refusal(other))),
+            other => Err(PublishError::Refused(super::publishing::outcome_refusal(other))),
         }
     }
 

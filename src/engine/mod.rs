@@ -7,25 +7,28 @@
 //! Main invariant, proven by `check_invariants` after every turn: a subscriber that is neither
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
-//! `requests` acts on HTTP, `websockets` on frames, `answers` writes heads and bodies, `delivery`
-//! sends messages, `timeouts` expires deadlines, `leaving` drains, `commands` serves other threads.
+//! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
+//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
+//! `timeouts` expires, `leaving` drains, `commands` serves other threads.
 
 mod answers;
 mod commands;
 mod delivery;
+mod invariants;
 mod leaving;
+mod publishing;
+mod reading;
 mod requests;
+mod subscribing;
 mod timeouts;
 mod websockets;
 
 use std::collections::VecDeque;
-use std::io;
 
 use crate::app::App;
 use crate::app::Transport;
 use crate::commands::{PublishCallback, Stats};
 use crate::config::Config;
-use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
 use crate::deadlines::Deadlines;
@@ -270,219 +273,7 @@ impl Engine {
         }
     }
 
-    // Bytes come.
-
-    /// The next connection with something to do before the commit, and whether it wants bytes
-    /// from its socket (otherwise what it holds is to be processed). Bounded by the turn's budget.
-    pub fn next_reader(&mut self) -> Option<(u32, bool)> {
-        while self.turn_bytes > 0 {
-            let index = self.readers.pop_front()?;
-            let connection = &mut self.connections[index];
-            connection.flags.clear(Flags::READING);
-            if connection.state == State::Dead {
-                self.free(index);
-                continue;
-            }
-            if self.may_go_on(index) {
-                return Some((index, false));
-            }
-            if self.wants_bytes(index) {
-                return Some((index, true));
-            }
-        }
-        None
-    }
-
-    /// True if a reader is left over: the next turn must not wait.
-    pub fn has_work(&self) -> bool {
-        // A command that had waited may be appended while the log was being asked.
-        !self.ready.is_empty() || !self.readers.is_empty() || self.hub.has_proposals()
-    }
-
-    fn may_process(&self, index: u32) -> bool {
-        let connection = &self.connections[index];
-        match connection.state {
-            State::Request => {
-                connection.own_bytes() < OWN_BYTES_PAUSE
-                    && connection.unanswered() < UNANSWERED_MAX
-                    && connection.flags.has(Flags::KEEP_ALIVE)
-            }
-            // A command waits for a half-sent message where it is cheap: in its own buffers.
-            State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
-            State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
-            _ => false,
-        }
-    }
-
-    /// True if held input may bring something now: what stood in its way is gone.
-    fn may_go_on(&self, index: u32) -> bool {
-        let connection = &self.connections[index];
-        connection.flags.has(Flags::PAUSED) && connection.unanswered() == 0 && self.may_process(index)
-    }
-
-    fn wants_bytes(&self, index: u32) -> bool {
-        let connection = &self.connections[index];
-        if !connection.flags.has(Flags::READABLE) || connection.flags.has(Flags::ENDED) {
-            return false;
-        }
-        match connection.state {
-            State::Request if !connection.flags.has(Flags::KEEP_ALIVE) => false,
-            State::Request => self.may_process(index) && connection.unanswered() == 0,
-            State::WebSocket => self.may_process(index),
-            // What stands behind a held poll waits here, within the bound of a head.
-            State::Held => {
-                connection.reader.as_ref().is_none_or(|reader| reader.input.len() < self.config.head_bytes_max)
-            }
-            State::Stream | State::Finishing | State::Lingering => true,
-            State::Dead => false,
-        }
-    }
-
-    /// A read brought these bytes; `full` if they filled the buffer, so that there may be more.
-    pub fn received(&mut self, index: u32, bytes: &mut [u8], full: bool) {
-        self.spend(bytes.len().max(1));
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        connection.heard = self.tick;
-        // A short read ends reading, unless the end is known to stand behind it.
-        if !full && !connection.flags.has(Flags::READ_CLOSED) {
-            connection.flags.clear(Flags::READABLE);
-        }
-        match connection.state {
-            State::Request | State::Held | State::WebSocket => self.process(index, bytes),
-            State::Stream => {}
-            State::Finishing | State::Lingering => {
-                let cold = connection.cold();
-                cold.discarded += bytes.len();
-                if cold.discarded > DISCARD_BYTES_MAX {
-                    self.kill(index, CloseReason::Finished);
-                }
-            }
-            State::Dead => {}
-        }
-        self.account(index);
-        self.queue_reader(index);
-    }
-
-    /// Looks again at the bytes a connection holds.
-    pub fn process_held(&mut self, index: u32) {
-        self.spend(1);
-        self.process(index, &mut []);
-        self.account(index);
-        self.queue_reader(index);
-    }
-
-    /// A read found the end of the peer's bytes.
-    pub fn ended(&mut self, index: u32) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        connection.flags.set(Flags::ENDED);
-        connection.flags.clear(Flags::READABLE);
-        match connection.state {
-            // A complete request before the end still gets its answer.
-            State::Request => self.process(index, &mut []),
-            // A killed client looks the same as one that half-closed.
-            State::Held | State::Stream | State::WebSocket | State::Lingering => {
-                let reason =
-                    if connection.state == State::Lingering { connection.reason } else { CloseReason::PeerClosed };
-                self.kill(index, reason);
-            }
-            State::Finishing | State::Dead => {}
-        }
-        self.account(index);
-    }
-
-    /// A read failed.
-    pub fn read_failed(&mut self, index: u32, error: &io::Error) {
-        let Some(connection) = self.connections.get_mut(index) else { return };
-        match error.kind() {
-            // What was pending is gone; only an event says that there is more.
-            io::ErrorKind::WouldBlock => connection.flags.clear(Flags::READABLE),
-            io::ErrorKind::Interrupted => self.queue_reader(index),
-            _ => self.kill(index, CloseReason::Reset),
-        }
-    }
-
-    /// Takes requests and frames out of what the connection holds and has just received.
-    fn process(&mut self, index: u32, bytes: &mut [u8]) {
-        let connection = &mut self.connections[index];
-        connection.flags.clear(Flags::PAUSED);
-        let kept = connection.reader.take();
-        let held_before = kept.as_ref().map_or(0, |reader| reader.held_bytes());
-        let mut reader = kept.map_or_else(Reader::default, |reader| *reader);
-        let mut gathered = std::mem::take(&mut reader.input);
-        let is_gathered = !gathered.is_empty();
-        let work: &mut [u8] = if is_gathered {
-            gathered.extend_from_slice(bytes);
-            &mut gathered
-        } else {
-            bytes
-        };
-        let total = work.len();
-        let consumed = self.process_bytes(index, &mut reader, work);
-        let may_go_on = matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket);
-        if consumed == total || !may_go_on {
-            // Bytes behind the last request of a connection mean nothing, nor does half a message.
-            reader.unread();
-            if !may_go_on {
-                reader = Reader::default();
-            }
-        } else if is_gathered {
-            gathered.drain(..consumed);
-            reader.input = gathered;
-            reader.compact();
-        } else {
-            reader.input.extend_from_slice(&bytes[consumed..]);
-        }
-        let held_after = if reader.is_idle() { 0 } else { reader.held_bytes() };
-        let connection = &mut self.connections[index];
-        if !reader.is_idle() && connection.state != State::Dead {
-            connection.reader = Some(Box::new(reader));
-            self.intake_bytes += held_after;
-        }
-        self.intake_bytes -= held_before;
-        if held_after > held_before && self.intake_bytes > self.config.intake_bytes_max {
-            self.refuse_intake(index);
-        }
-        self.watch_request(index);
-    }
-
-    /// Returns how many bytes were consumed.
-    fn process_bytes(&mut self, index: u32, reader: &mut Reader, work: &mut [u8]) -> usize {
-        let mut at = 0;
-        loop {
-            let state = self.connections[index].state;
-            let progress = match state {
-                State::Stream | State::Finishing | State::Lingering | State::Dead => return work.len(),
-                _ if at == work.len() => return at,
-                // One connection must not make the turn long: the rest comes with the next.
-                _ if at > 0 && self.turn_bytes == 0 => Progress::Later,
-                State::Request if self.may_process(index) => self.process_request(index, reader, &mut work[at..]),
-                State::WebSocket if self.may_process(index) => self.process_frame(index, reader, &mut work[at..]),
-                State::Request | State::WebSocket | State::Held => Progress::Later,
-            };
-            match progress {
-                Progress::Consumed(bytes) => at += bytes,
-                Progress::NeedsMore(bytes) => return at + bytes,
-                Progress::Later => {
-                    self.connections[index].flags.set(Flags::PAUSED);
-                    return at;
-                }
-            }
-        }
-    }
-
     // Queues.
-
-    /// Puts a connection among the readers if there is something to read or to process.
-    fn queue_reader(&mut self, index: u32) {
-        let connection = &self.connections[index];
-        if connection.flags.has(Flags::READING) || connection.state == State::Dead {
-            return;
-        }
-        if self.may_go_on(index) || self.wants_bytes(index) {
-            self.connections[index].flags.set(Flags::READING);
-            self.readers.push_back(index);
-        }
-    }
 
     /// Puts a connection into the ready queue, once, if it may be written to.
     fn queue_ready(&mut self, index: u32) {
@@ -643,60 +434,6 @@ impl Engine {
             turns: self.turns,
             wakes: 0,
         }
-    }
-
-    /// Proves what the engine promises; for tests, simulation and fuzzing, after every turn.
-    pub fn check_invariants(&self) {
-        self.hub.check_invariants();
-        self.connections.check_invariants();
-        self.deadlines.check_invariants();
-        let mut own_bytes = 0;
-        let mut intake_bytes = 0;
-        let mut subscribers = [0; 3];
-        let mut queued = 0;
-        let mut reading = 0;
-        let mut fresh = [0; 2];
-        for (index, connection) in self.connections.iter() {
-            own_bytes += connection.own_bytes();
-            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
-            queued += usize::from(connection.flags.has(Flags::QUEUED));
-            reading += usize::from(connection.flags.has(Flags::READING));
-            if connection.flags.has(Flags::FRESH) {
-                fresh[usize::from(connection.flags.has(Flags::GENERATION))] += 1;
-                assert!(connection.flags.has(Flags::QUEUED), "{index}: fresh means in the ready queue");
-            }
-            if let Some(own) = &connection.own {
-                own.check_invariants();
-            }
-            if connection.state == State::Dead {
-                let named = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::READING);
-                assert!(named, "{index}: the dead are freed unless a queue names them");
-                continue;
-            }
-            if connection.state.is_subscribed() {
-                subscribers[transport(connection.state) as usize] += 1;
-            }
-            assert!(
-                connection.own.as_ref().is_none_or(|own| !own.is_empty()),
-                "{index}: an empty buffer is given back"
-            );
-            let idle = !connection.flags.has(Flags::BLOCKED) && !connection.flags.has(Flags::QUEUED);
-            if idle {
-                assert_eq!(connection.message, NONE, "{index}: half-sent means blocked or ready");
-                assert_eq!(connection.own_bytes(), 0, "{index}: own bytes mean blocked or ready");
-            }
-            if idle && connection.state.is_subscribed() {
-                assert!(!self.hub.has_news(index), "{index}: idle means caught up");
-                assert_eq!(connection.pending, NONE, "{index}: idle means nothing pending");
-            }
-        }
-        assert_eq!(own_bytes, self.own_bytes);
-        assert_eq!(intake_bytes, self.intake_bytes);
-        assert_eq!(subscribers, self.subscribers);
-        assert_eq!(queued, self.ready.len());
-        assert_eq!(reading, self.readers.len());
-        self.delivery.check_fresh(fresh);
-        assert!(self.own_bytes + self.hub.detached_bytes() <= self.config.output_bytes_max || queued > 0);
     }
 }
 

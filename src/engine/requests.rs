@@ -5,22 +5,16 @@
 //! then what the hub says.
 
 use super::answers::{Content, Reply};
-use super::{Asker, Engine, Progress, UNANSWERED_MAX, pending_of, transport};
+use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::{Access, Operation, Request};
 use crate::connection::reader::{self, Inbound, Reader};
-use crate::connection::{CloseReason, Flags, MANY, NONE, State};
-use crate::cursor::{After, Cursor};
+use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
-use crate::form::{self, Form};
-use crate::gap::{Gap, GapReason};
-use crate::hub::{Outcome, Publish, PublishRefused, Settled, SubscribeRefused, Ticket};
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
-use crate::protocol::websocket::{self, Handshake, Subprotocol};
-use crate::route::{
-    self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, Format, PublishRequest, SubscribeRequest, Transport,
-};
+use crate::protocol::websocket;
+use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, SubscribeRequest, Transport};
 
 /// Channels in one page of the list.
 const LIST_MAX: usize = 1000;
@@ -124,7 +118,7 @@ impl Engine {
     }
 
     /// Asks the embedder, if there is one, whether this may be done.
-    fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<(), Refusal> {
+    pub(super) fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<(), Refusal> {
         let Some(app) = &mut self.app else { return Ok(()) };
         let one;
         let (operation, channels): (Operation, &[String]) = match action {
@@ -222,251 +216,6 @@ impl Engine {
             Action::Client | Action::Metrics | Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
-    }
-
-    // Publishing.
-
-    /// Appends a message to the log; it is answered when the log has decided.
-    fn publish(
-        &mut self,
-        index: u32,
-        reply: &Reply,
-        head: &RequestHead<'_>,
-        publish: PublishRequest,
-        body: &[u8],
-    ) -> Result<(), Refusal> {
-        let action = Action::Publish(publish);
-        self.judge(head, &action)?;
-        let Action::Publish(publish) = action else { return Ok(()) };
-        // A publish with a key may still be told what became of it.
-        if self.leaving.is_some() && publish.key.is_none() {
-            return Err(draining());
-        }
-        let ticket = self.askers.insert(Asker::Request(index, reply.clone()));
-        let appended = self.append(Publish {
-            ticket: Some(Ticket(ticket)),
-            channel: &publish.channel,
-            event: publish.event.as_deref(),
-            media_type: publish.media_type.as_deref(),
-            payload: body,
-            only_after: publish.only_after,
-            key: publish.key.as_deref(),
-            replay_only: self.leaving.is_some(),
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
-        });
-        if let Err(refusal) = appended {
-            self.askers.remove(ticket);
-            return Err(refusal);
-        }
-        let connection = &mut self.connections[index];
-        connection.cold().unanswered += 1;
-        // Nothing is read behind the last request of a connection.
-        connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
-        Ok(())
-    }
-
-    /// Appends a message to the log; the commit decides.
-    pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
-        // Small messages cost more than their bytes.
-        self.spend(publish.payload.len() + 96);
-        self.hub.publish(publish).map_err(|refused| match refused {
-            PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
-        })
-    }
-
-    /// The log decides on what this turn appended; publishers are answered, subscribers woken.
-    pub fn commit(&mut self) {
-        self.hub.commit();
-        // A burst to one channel wakes its subscribers once, not with each message.
-        let mut woken = None;
-        while let Some(settled) = self.hub.next_settled() {
-            if matches!(settled.outcome, Outcome::Accepted { .. }) && woken != Some(settled.channel) {
-                self.wake_subscribers(settled.channel);
-                woken = Some(settled.channel);
-            }
-            let asker = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0));
-            // The answer to a command lets the next one in, and that may subscribe somebody.
-            if matches!(asker, Some(Asker::Command(..))) {
-                woken = None;
-            }
-            if let Some(asker) = asker {
-                self.tell_asker(asker, settled);
-            }
-        }
-    }
-
-    fn tell_asker(&mut self, asker: Asker, Settled { channel, outcome, .. }: Settled) {
-        match asker {
-            Asker::Command(index, reference) => {
-                let name = self.hub.channel_name(channel).to_owned();
-                self.answer_command(index, reference.as_deref(), &name, outcome);
-            }
-            Asker::Nobody => {}
-            Asker::Callback(callback) => callback(self.published(outcome)),
-            Asker::Request(index, reply) => {
-                let name = self.hub.channel_name(channel).to_owned();
-                self.answer_publish(index, &reply, &name, outcome);
-            }
-        }
-    }
-
-    fn answer_publish(&mut self, index: u32, reply: &Reply, channel: &str, outcome: Outcome) {
-        if self.connections[index].state == State::Dead {
-            return;
-        }
-        self.connections[index].cold().unanswered -= 1;
-        self.connections[index].cool();
-        match outcome {
-            Outcome::Accepted { seq, subscribers, .. } => {
-                let id = self.hub.cursor(seq);
-                self.answer_json(index, reply, |out| json::write_published(out, id, channel, subscribers));
-            }
-            Outcome::Repeated { seq, subscribers } => {
-                let id = self.hub.cursor(seq);
-                let mut body = Vec::new();
-                json::write_published(&mut body, id, channel, subscribers);
-                let content = Content { media_type: "application/json", body: &body };
-                self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
-            }
-            other => self.refuse(index, reply, &outcome_refusal(other)),
-        }
-        self.queue_ready(index);
-        self.watch_request(index);
-        // The request behind it could not be refused before this answer stood.
-        if self.intake_bytes > self.config.intake_bytes_max && self.connections[index].has_input() {
-            self.refuse_intake(index);
-        }
-        self.queue_reader(index);
-    }
-
-    // Subscribing.
-
-    fn subscribe(&mut self, index: u32, reply: &Reply, request: SubscribeRequest) -> Result<(), Refusal> {
-        let start = match self.hub.subscribe(index, &request.channels, &request.after) {
-            Ok(start) => start,
-            Err(SubscribeRefused::ChannelsFull) => return Err(channels_full(self.config.channels_max)),
-        };
-        let connection = &mut self.connections[index];
-        connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
-        connection.flags.put(Flags::HTTP_10, reply.http_10);
-        connection.flags.put(Flags::RAW, request.format == Format::Raw);
-        connection.state = match request.transport {
-            Transport::WebSocket(_) => State::WebSocket,
-            Transport::Sse => State::Stream,
-            Transport::Poll { .. } => State::Held,
-        };
-        self.subscribers[transport(connection.state) as usize] += 1;
-        if let (Some(app), false) = (&mut self.app, request.channels.is_empty()) {
-            let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-            app.subscribed(&channels, transport(self.connections[index].state));
-        }
-        let gap = start.gap.as_ref();
-        match &request.transport {
-            Transport::Poll { wait } => self.start_poll(index, reply, gap, *wait),
-            Transport::Sse => self.start_sse(index, reply, gap, start.cursor, request.format),
-            Transport::WebSocket(handshake) => {
-                self.start_websocket(index, gap, start.cursor, &request.after, handshake);
-            }
-        }
-        // Find, attach and replay are one step: what comes after the cursor is pending from now on.
-        if self.connections[index].state.is_subscribed() && self.hub.has_news(index) {
-            let mut channels = self.hub.channels_of(index);
-            let first = channels.next();
-            let pending = if channels.next().is_some() { MANY } else { first.map_or(NONE, pending_of) };
-            drop(channels);
-            self.connections[index].pending = pending;
-            self.queue_ready(index);
-        }
-        Ok(())
-    }
-
-    fn start_poll(&mut self, index: u32, reply: &Reply, gap: Option<&Gap>, wait: std::time::Duration) {
-        let connection = &mut self.connections[index];
-        connection.form = Form::Poll;
-        if reply.origin.is_some() || connection.cold.is_some() {
-            connection.cold().origin = reply.origin.clone();
-        }
-        if gap.is_some() || wait.is_zero() || self.hub.has_news(index) {
-            self.answer_poll(index, gap);
-        } else {
-            self.set_deadline(index, wait);
-        }
-    }
-
-    fn start_sse(&mut self, index: u32, reply: &Reply, gap: Option<&Gap>, cursor: Cursor, format: Format) {
-        let form = match (format, reply.http_10) {
-            (Format::Raw, false) => Form::SseRawChunked,
-            (Format::Raw, true) => Form::SseRawPlain,
-            (Format::Json, false) => Form::SseJsonChunked,
-            (Format::Json, true) => Form::SseJsonPlain,
-        };
-        self.connections[index].form = form;
-        self.start_stream(index, reply, form);
-        let retry = self.retry_ms();
-        let own = self.connections[index].own();
-        own.append_with(|out| form::sse_first(form, retry, gap.is_none().then_some(cursor), out));
-        if let Some(gap) = gap {
-            own.append_with(|out| form::sse_gap(form, gap, out));
-        }
-        self.set_first_heartbeat(index, self.config.heartbeat);
-    }
-
-    fn start_websocket(&mut self, index: u32, gap: Option<&Gap>, cursor: Cursor, asked: &After, handshake: &Handshake) {
-        let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
-        let ping = self.config.ping;
-        let channels = self.hub.channel_count(index);
-        let connection = &mut self.connections[index];
-        // Who reads no channel has no cursor to be told.
-        let raw = handshake.protocol == Subprotocol::Raw || channels == 0;
-        connection.form = if raw { Form::WsRaw } else { Form::WsJson };
-        connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
-        let form = connection.form;
-        connection.own().append_with(|out| {
-            http::start_response(out, 101, &date);
-            websocket::write_handshake_answer(out, handshake);
-            if lists_origins {
-                http::header(out, "Vary", b"Origin");
-            }
-            http::finish_head(out);
-            if form == Form::WsJson {
-                // If a gap follows, the cursor is the asked one, left out if it is none of ours.
-                let first = match (gap.map(|gap| gap.reason), asked) {
-                    (None, _) => Some(cursor),
-                    (Some(GapReason::Unknown), _) => None,
-                    (Some(_), After::At(asked)) => Some(*asked),
-                    (Some(_), _) => None,
-                };
-                form::ws_first(first, ping, out);
-            }
-        });
-        self.set_first_heartbeat(index, self.config.ping);
-        if let Some(gap) = gap {
-            self.tell_gap(index, gap);
-        }
-    }
-
-    fn may_upgrade(&mut self, head: &RequestHead<'_>) -> bool {
-        let Some(app) = &mut self.app else { return false };
-        route::asks_to_upgrade(head) && app.upgrade(&Request::new(head, &[]))
-    }
-
-    /// Opens a WebSocket of the embedder's own, which reads no channel.
-    fn open_websocket(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        if self.leaving.is_some() {
-            return Err(draining());
-        }
-        let handshake =
-            websocket::accept_handshake(head).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
-        // Its messages are the embedder's; the server's subprotocols mean nothing on it.
-        let handshake = Handshake { protocol: Subprotocol::None, ..handshake };
-        let request = SubscribeRequest {
-            channels: Vec::new(),
-            after: After::Now,
-            transport: Transport::WebSocket(handshake),
-            format: Format::Json,
-        };
-        self.subscribe(index, reply, request)
     }
 
     // Other resources.
@@ -626,21 +375,4 @@ pub(super) fn channels_full(limit: usize) -> Refusal {
         Code::ChannelsFull,
         format!("all {limit} channels keep a message or have a subscriber; try again later, or use one of them"),
     )
-}
-
-/// What a publisher is told when the log did not take the message.
-pub(super) fn outcome_refusal(outcome: Outcome) -> Refusal {
-    match outcome {
-        Outcome::Moved { at } => {
-            let mut refusal = Refusal::new(Code::ChannelMoved, "the channel has a newer message than If-Match names");
-            refusal.cursor = Some(at);
-            refusal
-        }
-        Outcome::Mismatch => Refusal::new(
-            Code::IdempotencyMismatch,
-            "this Idempotency-Key came with another body, type or event; use a new key for a new message",
-        ),
-        Outcome::Draining => draining(),
-        _ => Refusal::new(Code::LogFailed, "the log cannot take messages"),
-    }
 }

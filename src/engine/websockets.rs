@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::requests::{channels_full, draining, outcome_refusal, too_large};
+use super::publishing::outcome_refusal;
+use super::requests::{channels_full, draining, too_large};
 use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
 use crate::app::{Access, Inbound, Operation, Reaction, Transport};
 use crate::commands::Publication;

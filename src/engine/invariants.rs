@@ -1,0 +1,60 @@
+//! What the engine promises after every turn, as code: for tests, simulation and fuzzing.
+
+use super::{Engine, transport};
+use crate::connection::{Flags, NONE, State};
+
+impl Engine {
+    /// Proves what the engine promises; for tests, simulation and fuzzing, after every turn.
+    pub fn check_invariants(&self) {
+        self.hub.check_invariants();
+        self.connections.check_invariants();
+        self.deadlines.check_invariants();
+        let mut own_bytes = 0;
+        let mut intake_bytes = 0;
+        let mut subscribers = [0; 3];
+        let mut queued = 0;
+        let mut reading = 0;
+        let mut fresh = [0; 2];
+        for (index, connection) in self.connections.iter() {
+            own_bytes += connection.own_bytes();
+            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
+            queued += usize::from(connection.flags.has(Flags::QUEUED));
+            reading += usize::from(connection.flags.has(Flags::READING));
+            if connection.flags.has(Flags::FRESH) {
+                fresh[usize::from(connection.flags.has(Flags::GENERATION))] += 1;
+                assert!(connection.flags.has(Flags::QUEUED), "{index}: fresh means in the ready queue");
+            }
+            if let Some(own) = &connection.own {
+                own.check_invariants();
+            }
+            if connection.state == State::Dead {
+                let named = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::READING);
+                assert!(named, "{index}: the dead are freed unless a queue names them");
+                continue;
+            }
+            if connection.state.is_subscribed() {
+                subscribers[transport(connection.state) as usize] += 1;
+            }
+            assert!(
+                connection.own.as_ref().is_none_or(|own| !own.is_empty()),
+                "{index}: an empty buffer is given back"
+            );
+            let idle = !connection.flags.has(Flags::BLOCKED) && !connection.flags.has(Flags::QUEUED);
+            if idle {
+                assert_eq!(connection.message, NONE, "{index}: half-sent means blocked or ready");
+                assert_eq!(connection.own_bytes(), 0, "{index}: own bytes mean blocked or ready");
+            }
+            if idle && connection.state.is_subscribed() {
+                assert!(!self.hub.has_news(index), "{index}: idle means caught up");
+                assert_eq!(connection.pending, NONE, "{index}: idle means nothing pending");
+            }
+        }
+        assert_eq!(own_bytes, self.own_bytes);
+        assert_eq!(intake_bytes, self.intake_bytes);
+        assert_eq!(subscribers, self.subscribers);
+        assert_eq!(queued, self.ready.len());
+        assert_eq!(reading, self.readers.len());
+        self.delivery.check_fresh(fresh);
+        assert!(self.own_bytes + self.hub.detached_bytes() <= self.config.output_bytes_max || queued > 0);
+    }
+}

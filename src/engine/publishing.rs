@@ -1,0 +1,147 @@
+//! Publishes: appends to the log, lets it decide, answers publishers in order, wakes subscribers.
+//!
+//! The log decides on conditions and keys; nothing here does. A ticket stays taken until its
+//! proposal is decided, also when its client has gone.
+
+use super::answers::{Content, Reply};
+use super::requests::{channels_full, draining};
+use super::{Asker, Engine};
+use crate::connection::{Flags, State};
+use crate::error::{Code, Refusal};
+use crate::hub::{Outcome, Publish, PublishRefused, Settled, Ticket};
+use crate::protocol::http::{self, RequestHead};
+use crate::protocol::json;
+use crate::route::{Action, PublishRequest};
+
+impl Engine {
+    /// Appends a message to the log; it is answered when the log has decided.
+    pub(super) fn publish(
+        &mut self,
+        index: u32,
+        reply: &Reply,
+        head: &RequestHead<'_>,
+        publish: PublishRequest,
+        body: &[u8],
+    ) -> Result<(), Refusal> {
+        let action = Action::Publish(publish);
+        self.judge(head, &action)?;
+        let Action::Publish(publish) = action else { return Ok(()) };
+        // A publish with a key may still be told what became of it.
+        if self.leaving.is_some() && publish.key.is_none() {
+            return Err(draining());
+        }
+        let ticket = self.askers.insert(Asker::Request(index, reply.clone()));
+        let appended = self.append(Publish {
+            ticket: Some(Ticket(ticket)),
+            channel: &publish.channel,
+            event: publish.event.as_deref(),
+            media_type: publish.media_type.as_deref(),
+            payload: body,
+            only_after: publish.only_after,
+            key: publish.key.as_deref(),
+            replay_only: self.leaving.is_some(),
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+        });
+        if let Err(refusal) = appended {
+            self.askers.remove(ticket);
+            return Err(refusal);
+        }
+        let connection = &mut self.connections[index];
+        connection.cold().unanswered += 1;
+        // Nothing is read behind the last request of a connection.
+        connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
+        Ok(())
+    }
+
+    /// Appends a message to the log; the commit decides.
+    pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
+        // Small messages cost more than their bytes.
+        self.spend(publish.payload.len() + 96);
+        self.hub.publish(publish).map_err(|refused| match refused {
+            PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
+        })
+    }
+
+    /// The log decides on what this turn appended; publishers are answered, subscribers woken.
+    pub fn commit(&mut self) {
+        self.hub.commit();
+        // A burst to one channel wakes its subscribers once, not with each message.
+        let mut woken = None;
+        while let Some(settled) = self.hub.next_settled() {
+            if matches!(settled.outcome, Outcome::Accepted { .. }) && woken != Some(settled.channel) {
+                self.wake_subscribers(settled.channel);
+                woken = Some(settled.channel);
+            }
+            let asker = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0));
+            // The answer to a command lets the next one in, and that may subscribe somebody.
+            if matches!(asker, Some(Asker::Command(..))) {
+                woken = None;
+            }
+            if let Some(asker) = asker {
+                self.tell_asker(asker, settled);
+            }
+        }
+    }
+
+    fn tell_asker(&mut self, asker: Asker, Settled { channel, outcome, .. }: Settled) {
+        match asker {
+            Asker::Command(index, reference) => {
+                let name = self.hub.channel_name(channel).to_owned();
+                self.answer_command(index, reference.as_deref(), &name, outcome);
+            }
+            Asker::Nobody => {}
+            Asker::Callback(callback) => callback(self.published(outcome)),
+            Asker::Request(index, reply) => {
+                let name = self.hub.channel_name(channel).to_owned();
+                self.answer_publish(index, &reply, &name, outcome);
+            }
+        }
+    }
+
+    fn answer_publish(&mut self, index: u32, reply: &Reply, channel: &str, outcome: Outcome) {
+        if self.connections[index].state == State::Dead {
+            return;
+        }
+        self.connections[index].cold().unanswered -= 1;
+        self.connections[index].cool();
+        match outcome {
+            Outcome::Accepted { seq, subscribers, .. } => {
+                let id = self.hub.cursor(seq);
+                self.answer_json(index, reply, |out| json::write_published(out, id, channel, subscribers));
+            }
+            Outcome::Repeated { seq, subscribers } => {
+                let id = self.hub.cursor(seq);
+                let mut body = Vec::new();
+                json::write_published(&mut body, id, channel, subscribers);
+                let content = Content { media_type: "application/json", body: &body };
+                self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
+            }
+            other => self.refuse(index, reply, &outcome_refusal(other)),
+        }
+        self.queue_ready(index);
+        self.watch_request(index);
+        // The request behind it could not be refused before this answer stood.
+        if self.intake_bytes > self.config.intake_bytes_max && self.connections[index].has_input() {
+            self.refuse_intake(index);
+        }
+        self.queue_reader(index);
+    }
+}
+
+/// What a publisher is told when the log did not take the message.
+pub(super) fn outcome_refusal(outcome: Outcome) -> Refusal {
+    match outcome {
+        Outcome::Moved { at } => {
+            let mut refusal = Refusal::new(Code::ChannelMoved, "the channel has a newer message than If-Match names");
+            refusal.cursor = Some(at);
+            refusal
+        }
+        Outcome::Mismatch => Refusal::new(
+            Code::IdempotencyMismatch,
+            "this Idempotency-Key came with another body, type or event; use a new key for a new message",
+        ),
+        Outcome::Draining => draining(),
+        _ => Refusal::new(Code::LogFailed, "the log cannot take messages"),
+    }
+}
