@@ -31,7 +31,7 @@ use crate::commands::{PublishCallback, Stats};
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
-use crate::deadlines::Deadlines;
+use crate::deadlines::{Deadlines, TICK_MS};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
 use crate::os::{Event, Now};
 use crate::protocol::http;
@@ -41,8 +41,6 @@ use answers::Reply;
 use delivery::Delivery;
 use leaving::Leaving;
 
-/// The length of a tick, the unit of deadlines.
-pub const TICK_MS: u64 = 50;
 /// Connections over `connections_max` that are still accepted, to be told so.
 pub const RESERVE: usize = 16;
 /// Publishes of one connection that may wait for the log.

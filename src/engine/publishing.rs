@@ -8,7 +8,7 @@ use super::requests::{channels_full, draining};
 use super::{Asker, Engine};
 use crate::connection::{Flags, State};
 use crate::error::{Code, Refusal};
-use crate::hub::{Outcome, Publish, PublishRefused, Settled, Ticket};
+use crate::hub::{OVERHEAD_BYTES, Outcome, Publish, PublishRefused, Settled, Ticket};
 use crate::protocol::http::{self, RequestHead};
 use crate::protocol::json;
 use crate::route::{Action, PublishRequest};
@@ -57,7 +57,7 @@ impl Engine {
     /// Appends a message to the log; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
         // Small messages cost more than their bytes.
-        self.spend(publish.payload.len() + 96);
+        self.spend(publish.payload.len() + OVERHEAD_BYTES);
         self.hub.publish(publish).map_err(|refused| match refused {
             PublishRefused::ChannelsFull => channels_full(self.config.channels_max),
         })

@@ -11,10 +11,11 @@
 
 use std::time::Duration;
 
+use super::Engine;
 use super::answers::Reply;
-use super::{Engine, TICK_MS};
 use crate::connection::{CloseReason, Flags, State};
 use crate::cursor::Cursor;
+use crate::deadlines::TICK_MS;
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
 use crate::protocol::websocket::{self, Opcode};

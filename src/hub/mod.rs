@@ -29,6 +29,7 @@ use self::log::{Decision, Entry, Key, Log, Memory, Proposal};
 use self::subscribing::Subscriber;
 use crate::cursor::{Cursor, Epoch};
 
+pub use self::history::OVERHEAD_BYTES;
 pub use self::subscribing::SubscribeRefused;
 
 /// Everything kept and everybody attached.
