@@ -190,6 +190,7 @@ impl Publisher {
         };
         if let Some(line) = &mut self.line {
             line.out.extend_from_slice(&bytes);
+            world.model.in_flight.insert(tag.clone());
             self.waiting.push_back((tag, key));
         }
     }

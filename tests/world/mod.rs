@@ -297,6 +297,7 @@ impl World {
             let payload = format!("end.{channel} ").into_bytes();
             kernel.send(wire, &clients::post(channel, "", "", &payload));
             let sent = Sent { channel: channel.into(), event: None, media_type: None, payload };
+            self.model.in_flight.insert(format!("end.{channel}"));
             self.model.sent.insert(format!("end.{channel}"), sent);
         }
         Ok(())

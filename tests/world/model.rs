@@ -23,6 +23,8 @@ pub struct Sent {
 pub struct Model {
     /// By the first word of the payload, which no two share.
     pub sent: BTreeMap<String, Sent>,
+    /// Tags sent, again perhaps, that the observer has not heard since.
+    pub in_flight: BTreeSet<String>,
     /// The life of now.
     pub epoch: u32,
     pub lives: BTreeMap<u32, Life>,
@@ -98,6 +100,7 @@ impl Model {
             return Err(format!("{tag} was accepted twice, again as {id}"));
         }
         same(&message, &sent)?;
+        self.in_flight.remove(&tag);
         life.messages.push(Some((tag, sent)));
         Ok(())
     }
@@ -150,8 +153,7 @@ impl Model {
         let Some(kept) = self.kept_per_channel else { return true };
         let newer = life.after(seq, life.head()).filter(|(_, sent)| sent.channel == channel).count();
         // What the observer is still to hear may be in the log already, and counts there.
-        let is_heard = |tag: &String| self.lives.values().any(|life| life.numbers.contains_key(tag));
-        let unheard = || self.sent.iter().filter(|(tag, sent)| sent.channel == channel && !is_heard(tag)).count();
+        let unheard = || self.in_flight.iter().filter(|&tag| self.sent[tag].channel == channel).count();
         newer >= kept || newer + unheard() >= kept
     }
 }
