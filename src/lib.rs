@@ -18,7 +18,7 @@
 //! **Features.** `cli` (default): what only the binary needs. Embedders build with
 //! `default-features = false` and get seven small crates.
 
-// In reading order, from the bottom of the house to its face. Arrows point down only.
+// By layer, from the bottom of the house to its face. Arrows point down only.
 mod config;
 mod cursor;
 mod error;

@@ -21,8 +21,8 @@ use crate::route::PolicyError;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Why a server cannot start, or had to stop.
-#[derive(Debug)]
+/// Why a server cannot start, or had to stop. Its `Debug` is its sentence, for that is what a `main`
+/// that returns it prints.
 #[non_exhaustive]
 pub enum Error {
     /// No socket could be opened at this address.
@@ -44,12 +44,18 @@ impl fmt::Display for Error {
             Error::Exposed(address) => write!(
                 f,
                 "{address} can be reached from other hosts, and anyone there could publish; \
-                 listen on 127.0.0.1, or allow it with --allow-anyone-to-publish"
+                 listen on 127.0.0.1, or allow it: Config::allow_anyone_to_publish, --allow-anyone-to-publish"
             ),
             Error::Name(message) => f.write_str(message),
             Error::System(error) => write!(f, "the event loop failed: {error}"),
             Error::Panicked(message) => write!(f, "the app panicked: {message}"),
         }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
