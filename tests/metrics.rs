@@ -104,7 +104,10 @@ fn series_parts(series: &str) -> (&str, Vec<(String, String)>) {
     (name, labels.collect())
 }
 
-fn check_histogram(samples: &[(String, Vec<(String, String)>, String)]) {
+/// The end of the name, the labels, the value.
+type Sample = (String, Vec<(String, String)>, String);
+
+fn check_histogram(samples: &[Sample]) {
     let value = |suffix: &str| &samples.iter().find(|(other, ..)| other == suffix).unwrap().2;
     let mut before = (f64::NEG_INFINITY, 0);
     for (_, labels, count) in samples.iter().filter(|(suffix, ..)| suffix == "_bucket") {
