@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clients::{Format, Heard, Reader, Transport};
-use kernel::{Fault, Kernel, PROCESS, Wire};
+use kernel::{Fault, Faults, Kernel, PROCESS, Rng, Wire};
 use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
 
 // The format.
@@ -143,16 +143,24 @@ struct Client {
 
 impl Server {
     fn start(adjust: impl FnOnce(&mut Config)) -> Server {
+        Server::over(Kernel::new(1), adjust)
+    }
+
+    fn over(kernel: Kernel, adjust: impl FnOnce(&mut Config)) -> Server {
         let mut config = Config::default();
         adjust(&mut config);
         let commands = Arc::new(Commands::new(config.commands_max, config.intake_bytes_max, Box::new(|| {})));
         let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
-        let event_loop = EventLoop::new(Kernel::new(1), config, parts).unwrap();
+        let event_loop = EventLoop::new(kernel, config, parts).unwrap();
         Server { event_loop, clients: Vec::new(), commands, sent: 0, got: 0, turns: 0 }
     }
 
     fn connect(&mut self) -> usize {
         let wire = self.event_loop.os().connect();
+        self.attach(wire)
+    }
+
+    fn attach(&mut self, wire: Wire) -> usize {
         self.clients.push(Client { wire, reader: None, messages: 0, bytes: Vec::new(), reads: true });
         self.clients.len() - 1
     }
@@ -221,6 +229,11 @@ impl Server {
     /// `GET /metrics`, over a connection of its own that stays.
     fn scrape(&mut self) -> Scrape {
         let client = self.ask(GET);
+        self.scraped(client)
+    }
+
+    /// What the one answer of a client says.
+    fn scraped(&self, client: usize) -> Scrape {
         let answer = self.answer(client);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
@@ -455,6 +468,68 @@ fn a_client_that_is_gone_before_its_answer_harms_nobody() {
         gone(server.event_loop.os(), wire);
         server.settle();
         assert_eq!(server.scrape().sum("tidings_connections_closed_total"), 1);
+    }
+}
+
+/// Clients come, ask, half-send and go while the kernel does what it does on a bad day.
+#[test]
+fn counters_never_fall_and_add_up_whatever_fails() {
+    for seed in 0..30 {
+        let mut rng = Rng::new(seed);
+        let mut kernel = Kernel::new(seed);
+        kernel.faults = Faults::drawn(&mut rng);
+        (kernel.send_buffer, kernel.receive_buffer) = (rng.pick(&[300, 64 * 1024]), 64 * 1024);
+        let mut server = Server::over(kernel, |config| {
+            (config.history_messages, config.connections_max) = (rng.pick(&[1, 1000]), rng.pick(&[5, 1000]));
+            config.log_connections = rng.one_in(2);
+        });
+        let mut before = Scrape::default();
+        for _ in 0..10 {
+            for _ in 0..20 {
+                let client = server.connect();
+                let requests: [&[u8]; 7] = [
+                    GET,
+                    &clients::post("a", "", "", b"x"),
+                    &clients::get("a", "", SSE),
+                    &clients::get("a", "?after=earliest&wait=0", ""),
+                    &clients::get("a", "?after=1-1&format=raw", SSE),
+                    &clients::upgrade("a", "", None),
+                    b"GET / HTTP/9\r\n\r\n",
+                ];
+                let bytes: Vec<u8> = (0..3).flat_map(|_| rng.pick(&requests)).copied().collect();
+                let cut = rng.below(bytes.len() as u64) as usize;
+                let wire = server.clients[client].wire;
+                server.event_loop.os().send(wire, &bytes[..cut]);
+                server.turn(rng.below(20));
+                if rng.one_in(3) {
+                    let gone = rng.below(server.clients.len() as u64) as usize;
+                    let wire = server.clients[gone].wire;
+                    server.event_loop.os().close_client(wire);
+                }
+            }
+            // Whoever is over the limit is not answered: wait until there is room.
+            server.pass(rng.pick(&[1, 30_000]));
+            let wire = server.event_loop.os().connect_reliably();
+            let client = server.attach(wire);
+            assert_eq!(server.event_loop.os().send(wire, GET), GET.len());
+            server.pass(500);
+            if !server.clients[client].bytes.starts_with(b"HTTP/1.1 200 ") {
+                continue;
+            }
+            let scrape = server.scraped(client);
+            let counters = scrape.families.iter().filter(|(_, kind, _)| kind != "gauge").map(|(name, ..)| name);
+            for name in counters {
+                for (series, value) in scrape.samples.iter().filter(|(series, _)| series.starts_with(name.as_str())) {
+                    let earlier = before.samples.get(series).map_or(0.0, |value| value.parse::<f64>().unwrap());
+                    assert!(value.parse::<f64>().unwrap() >= earlier, "seed {seed}: {series} fell from {earlier}");
+                }
+            }
+            let accepted = scrape.get("tidings_connections_accepted_total");
+            let closed = scrape.sum("tidings_connections_closed_total");
+            assert_eq!(accepted - closed, scrape.sum("tidings_connections"), "seed {seed}");
+            before = scrape;
+        }
+        assert!(!before.families.is_empty(), "seed {seed}: nobody was ever answered");
     }
 }
 

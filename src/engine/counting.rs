@@ -14,6 +14,9 @@ use crate::hub::Outcome;
 use crate::metrics::{self, Limit, Snapshot, Start};
 use crate::os::Process;
 
+/// About what an answer to a scrape has.
+const SCRAPE_BYTES: usize = 12 * 1024;
+
 impl Engine {
     // Connections.
 
@@ -145,6 +148,8 @@ impl Engine {
         connection.cold().unanswered += 1;
         connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
         self.scrapes.push((index, reply.clone()));
+        // The answer comes when the turn's bytes are no longer looked at: it is paid for now.
+        self.spend(SCRAPE_BYTES);
     }
 
     /// True if somebody asks for the metrics: `answer_scrapes` before the commit.
@@ -154,20 +159,20 @@ impl Engine {
 
     /// Answers who asked, with what the system knows of the process.
     pub fn answer_scrapes(&mut self, process: Process) {
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        metrics::write(&self.snapshot(process), &mut body);
         for (index, reply) in std::mem::take(&mut self.scrapes) {
             if self.connections[index].state == State::Dead {
                 continue;
             }
-            let mut body = std::mem::take(&mut self.body);
-            body.clear();
-            metrics::write(&self.snapshot(process), &mut body);
-            let content = Content { media_type: metrics::MEDIA_TYPE, body: &body };
             self.connections[index].cold().unanswered -= 1;
             self.connections[index].cool();
+            let content = Content { media_type: metrics::MEDIA_TYPE, body: &body };
             self.answer(index, &reply, 200, Some(content), |_| {});
-            self.body = body;
             self.answered_late(index);
         }
+        self.body = body;
     }
 
     fn snapshot(&self, process: Process) -> Snapshot<'_> {
