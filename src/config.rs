@@ -52,14 +52,22 @@ pub struct Config {
     /// Connections at once. Default 100,000, or fewer by the descriptor limit. The next sixteen
     /// are answered 503 `too_many_connections`, others closed.
     pub connections_max: usize,
+    /// Connections at once from one address, an IPv6 address by the first 64 bits, for a customer
+    /// has as many. Default 0: no limit, for behind a proxy every client has the proxy's address.
+    /// The next are answered 503 `too_many_connections` or closed, as with `connections_max`.
+    pub connections_per_address_max: usize,
 
     // Time.
-    /// From accept, or from the first byte of a request, to the end of its head. Default 10 s:
-    /// 408 `request_timeout` and the end.
+    /// From accept to the end of the first request's head, and from the first byte of each later
+    /// one to the end of its head. Default 10 s: 408 `request_timeout` and the end.
     pub head_timeout: Duration,
-    /// A body must be complete this long after its head, plus one second for each 16 KiB of it.
-    /// Default 30 s: 408 `request_timeout` and the end.
+    /// A body must be complete this long after its head, and a WebSocket message this long after
+    /// its first byte, plus the time that `body_bytes_per_second_min` gives it. Default 30 s: 408
+    /// `request_timeout`, WebSocket 1008, and the end.
     pub body_timeout: Duration,
+    /// Who sends a body more slowly than this is cut off once `body_timeout` is over. Default
+    /// 16 KiB a second, which is less than any link people still use. 0 counts as 1.
+    pub body_bytes_per_second_min: usize,
     /// A kept-alive connection without a request. Default 75 s, above common proxies' 60 s, so
     /// that the proxy ends it and never meets a closed one.
     pub idle_timeout: Duration,
@@ -94,6 +102,10 @@ pub struct Config {
     /// The kernel's send buffer per connection. Default 64 KiB: by default the kernel hides over
     /// 4 MB behind each reader that stalls.
     pub send_buffer_bytes: usize,
+    /// The kernel's receive buffer per connection. Default 64 KiB: by default it grows to 6 MB for
+    /// each sender that is not read, and what is not read here waits there. It is also what a
+    /// publisher can send in one round trip.
+    pub receive_buffer_bytes: usize,
 
     // What one turn may do before it looks around again.
     /// What peers may ask of one turn, in bytes read and answered; a request counts 512 beside
@@ -120,8 +132,10 @@ impl Default for Config {
             poll_bytes_max: MIB,
             head_bytes_max: 16 * KIB,
             connections_max: 100_000,
+            connections_per_address_max: 0,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            body_bytes_per_second_min: 16 * KIB,
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(3),
@@ -134,6 +148,7 @@ impl Default for Config {
             output_bytes_max: 64 * MIB,
             commands_max: 1024,
             send_buffer_bytes: 64 * KIB,
+            receive_buffer_bytes: 64 * KIB,
             publish_bytes_per_turn_max: 4 * MIB,
             writes_per_turn_max: 512,
             accepts_per_turn_max: 256,

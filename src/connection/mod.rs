@@ -68,7 +68,7 @@ pub enum CloseReason {
     Protocol,
     /// Over a server-wide limit, and it was blocked for longest.
     OutputLimit,
-    /// Over the number of connections.
+    /// Over the number of connections, of all or of its address.
     TooMany,
     /// The server leaves.
     Leaving,
@@ -87,7 +87,7 @@ impl CloseReason {
             CloseReason::Silent => "the WebSocket peer was silent for two pings",
             CloseReason::Protocol => "the peer broke the protocol",
             CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
-            CloseReason::TooMany => "connections-max was reached",
+            CloseReason::TooMany => "connections-max, or that of its address, was reached",
             CloseReason::Leaving => "the server is leaving",
         }
     }
@@ -136,6 +136,11 @@ impl Flags {
     pub const LOOPBACK: Flags = Flags(1 << 19);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 18);
+
+    /// Over the limit of its address, not of all.
+    pub const OVER_ADDRESS: Flags = Flags(1 << 29);
+    /// Nothing was asked of it yet: its head's deadline runs from accept.
+    pub const FIRST: Flags = Flags(1 << 30);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {

@@ -11,6 +11,7 @@
 //! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
 //! `timeouts` expires, `leaving` drains, `commands` serves other threads.
 
+mod addresses;
 mod answers;
 mod commands;
 mod delivery;
@@ -24,6 +25,8 @@ mod timeouts;
 mod websockets;
 
 use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
 
 use crate::app::App;
 use crate::app::Transport;
@@ -33,13 +36,15 @@ use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
 use crate::deadlines::{Deadlines, TICK_MS};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
-use crate::os::{Event, Now};
+use crate::os::{Event, IpAddr, Now};
 use crate::protocol::http;
 use crate::route::Policy;
 use crate::slab::Slab;
+use addresses::{Addresses, Standing};
 use answers::Reply;
 use delivery::Delivery;
 use leaving::Leaving;
+use timeouts::ticks;
 
 /// Connections over `connections_max` that are still accepted, to be told so.
 pub const RESERVE: usize = 16;
@@ -68,6 +73,9 @@ const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long an idempotency key is remembered.
 const IDEMPOTENCY_AGE_MS: u64 = 5 * 60 * 1000;
+
+/// The log is told of accepts that fail so often at most: there may be thousands in a second.
+const ACCEPT_WARNING_EVERY: Duration = Duration::from_secs(10);
 
 /// Who asked for a publish.
 enum Asker {
@@ -99,6 +107,7 @@ pub struct Engine {
     app: Option<Box<dyn App>>,
     hub: Hub,
     connections: Slab<Connection>,
+    addresses: Addresses,
     deadlines: Deadlines,
     /// Subscribers that may be sent something, each once.
     ready: VecDeque<u32>,
@@ -122,6 +131,8 @@ pub struct Engine {
     own_bytes: usize,
     subscribers: [usize; 3],
     turns: u64,
+    /// The first tick at which a failing accept is worth a line in the log.
+    accept_warning: u32,
     /// Reused for answers' bodies.
     body: Vec<u8>,
 }
@@ -155,6 +166,7 @@ impl Engine {
             policies,
             app,
             connections: Slab::new(),
+            addresses: Addresses::new(config.connections_per_address_max),
             deadlines: Deadlines::new(tick(now)),
             ready: VecDeque::new(),
             readers: VecDeque::new(),
@@ -173,6 +185,7 @@ impl Engine {
             own_bytes: 0,
             subscribers: [0; 3],
             turns: 0,
+            accept_warning: 0,
             body: Vec::new(),
             config,
         }
@@ -234,15 +247,28 @@ impl Engine {
     }
 
     /// The slot's connection is there.
-    pub fn accepted(&mut self, index: u32, on_loopback: bool) {
-        let connection = &mut self.connections[index];
-        connection.flags.put(Flags::LOOPBACK, on_loopback);
-        connection.flags.set(Flags::KEEP_ALIVE);
-        if self.connections.len() > self.config.connections_max {
-            self.connections[index].flags.set(Flags::OVER);
+    pub fn accepted(&mut self, index: u32, on_loopback: bool, peer: Option<IpAddr>) {
+        let standing = self.addresses.enter(index, peer);
+        let over = self.connections.len() > self.config.connections_max;
+        let flags = &mut self.connections[index].flags;
+        flags.put(Flags::LOOPBACK, on_loopback);
+        flags.set(Flags::KEEP_ALIVE);
+        flags.set(Flags::FIRST);
+        flags.put(Flags::OVER, over || standing != Standing::Within);
+        flags.put(Flags::OVER_ADDRESS, standing != Standing::Within);
+        if standing == Standing::Beyond {
+            return self.kill(index, CloseReason::TooMany);
         }
         // The head's deadline runs from accept: silence must not hold a descriptor.
         self.set_deadline(index, self.config.head_timeout);
+    }
+
+    /// A connection could not be accepted. The one place where such failures are noted.
+    pub fn note_accept_failure(&mut self, error: &io::Error) {
+        if self.tick >= self.accept_warning {
+            log::warn!("cannot accept connections: {error}; trying again shortly");
+            self.accept_warning = self.tick + ticks(ACCEPT_WARNING_EVERY);
+        }
     }
 
     fn policy(&self, index: u32) -> &Policy {
@@ -358,6 +384,7 @@ impl Engine {
         if let Some(leaving) = &mut self.leaving {
             leaving.forget(index);
         }
+        self.addresses.leave(index);
         self.connections[index].cold = None;
         self.connections[index].flags.set(Flags::REAPED);
         self.free(index);

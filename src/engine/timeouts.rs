@@ -135,6 +135,12 @@ impl Engine {
         }
     }
 
+    /// How long a body, or a message, of so many bytes may take to come.
+    pub(super) fn time_for_body(&self, bytes: u64) -> Duration {
+        let per_second = self.config.body_bytes_per_second_min.max(1) as u64;
+        self.config.body_timeout.saturating_add(Duration::from_secs(bytes / per_second))
+    }
+
     /// Sets a connection's deadline this far from now.
     pub(super) fn set_deadline(&mut self, index: u32, after: Duration) {
         self.deadlines.set(index, self.tick + ticks(after));
