@@ -156,5 +156,80 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// How far a burst may exceed `history_bytes` while it is delivered: what three turns may
+    /// publish, a message, and what one read may leave in the log beyond its turn's budget.
+    pub(crate) fn burst_bytes_max(&self) -> usize {
+        /// 256 KiB of the smallest frames, with what each counts for over its bytes.
+        const READ_BURST_BYTES: usize = 4 * MIB;
+        (self.publish_bytes_per_turn_max.saturating_mul(3))
+            .saturating_add(self.message_bytes_max)
+            .saturating_add(READ_BURST_BYTES)
+    }
+
+    /// What the process's memory can come to at most under these bounds, in bytes: the sum of
+    /// `memory_parts`. What an `App` keeps, and the kernel's buffers, come on top.
+    ///
+    /// ```
+    /// let config = tidings::Config::default();
+    /// assert!(config.memory_bound() < 1 << 30);
+    /// ```
+    pub fn memory_bound(&self) -> usize {
+        self.memory_parts().iter().fold(0, |sum, part| sum.saturating_add(part.1))
+    }
+
+    /// The parts of `memory_bound`, each a name and its bytes. `tests/memory.rs` drives a server to
+    /// it; docs/limits.md says where each number comes from.
+    pub fn memory_parts(&self) -> [(&'static str, usize); 10] {
+        let times = usize::saturating_mul;
+        let plus = usize::saturating_add;
+        // A message in JSON has six bytes for each control byte.
+        let formed = times(6, self.message_bytes_max);
+        let answer = plus(self.poll_bytes_max, formed);
+        let connections = plus(self.connections_max, RESERVE);
+        let parts = [
+            ("program", PROGRAM_BYTES),
+            ("turn", plus(times(SCRATCHES, formed), times(2, answer))),
+            ("history", plus(self.history_bytes, self.burst_bytes_max())),
+            // What tips it over is in memory too; a buffer that grows doubles.
+            ("intake", plus(self.intake_bytes_max, times(2, plus(self.message_bytes_max, READ_BYTES)))),
+            ("commands", plus(self.intake_bytes_max, times(self.commands_max, COMMAND_BYTES))),
+            ("output", plus(self.output_bytes_max, times(2, answer))),
+            ("connections", times(connections, CONNECTION_BYTES + CHANNEL_SET_MAX * PLACE_BYTES)),
+            ("channels", times(self.channels_max, CHANNEL_BYTES)),
+            ("idempotency keys", times(self.idempotency_keys_max, KEY_BYTES)),
+        ];
+        let sum = parts.iter().fold(0usize, |sum, part| plus(sum, part.1));
+        let [a, b, c, d, e, f, g, h, i] = parts;
+        [a, b, c, d, e, f, g, h, i, ("allocator", sum / ALLOCATOR_SHARE)]
+    }
+}
+
+// What each thing costs at most, measured on 64 bits and rounded up (docs/limits.md, "The bound").
+
+/// The program as it starts, with the loop's buffer, events and queues.
+const PROGRAM_BYTES: usize = 8 * MIB;
+/// What a turn forms messages in: one for each form, one for who stands alone, one for a rest.
+const SCRATCHES: usize = 9;
+/// What one read brings at most.
+const READ_BYTES: usize = 256 * KIB;
+/// The engine accepts so many over `connections_max`, to tell them.
+const RESERVE: usize = 16;
+/// A connection: slot, subscription, deadline, socket, places in queues, in tables that have just
+/// doubled; what few need (`Cold`); and a small answer that waits for its turn.
+const CONNECTION_BYTES: usize = 768;
+/// One channel of a connection, in its own set and in the channel's, in tables that have just doubled.
+const PLACE_BYTES: usize = 24;
+/// Channels that a connection reads at most.
+const CHANNEL_SET_MAX: usize = 64;
+/// A channel with a name of 128 bytes, in trees whose nodes are half full.
+const CHANNEL_BYTES: usize = 512;
+/// An idempotency key of 128 bytes with a channel's name of 128.
+const KEY_BYTES: usize = 512;
+/// A command of another thread beside its payload.
+const COMMAND_BYTES: usize = 512;
+/// What allocators keep beside what they gave: a quarter, as measured with glibc's.
+const ALLOCATOR_SHARE: usize = 4;
+
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -65,6 +65,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     let addresses = resolve(&settings.listen)?;
     refuse_open_door(&addresses, settings.config.allow_anyone_to_publish)?;
     let message_bytes_max = settings.config.message_bytes_max;
+    let memory_bound = settings.config.memory_bound();
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
             Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
@@ -72,7 +73,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits));
+    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits, memory_bound));
     let started = signals::spawn(signals, server.handle()).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),

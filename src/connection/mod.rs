@@ -213,7 +213,7 @@ pub struct Connection {
     pub heard: u32,
     /// The tick of the last byte written.
     pub wrote: u32,
-    /// Its own bytes as counted in `output_bytes_max`.
+    /// The memory of its own bytes as counted in `output_bytes_max`.
     pub accounted: u32,
     /// Bytes of its own that wait: answers, heads, heartbeats, gaps, control frames.
     pub own: Option<Box<Buffer>>,
@@ -276,6 +276,11 @@ impl Connection {
         self.own.as_ref().map_or(0, |own| own.len())
     }
 
+    /// The memory its own bytes take.
+    pub fn own_room(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.capacity())
+    }
+
     /// Publishes that are not answered yet.
     pub fn unanswered(&self) -> u32 {
         self.cold.as_ref().map_or(0, |cold| cold.unanswered)
@@ -284,6 +289,15 @@ impl Connection {
     /// True if a command waits for the answers before it.
     pub fn has_deferred(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| cold.deferred.is_some())
+    }
+
+    /// What it holds of unfinished requests and messages, as counted in `intake_bytes_max`.
+    pub fn held_bytes(&self) -> usize {
+        let deferred = match self.cold.as_ref().and_then(|cold| cold.deferred.as_ref()) {
+            Some(Deferred::Command(frame, _)) => frame.len(),
+            _ => 0,
+        };
+        self.reader.as_ref().map_or(0, |reader| reader.held_bytes()) + deferred
     }
 
     /// True if unconsumed input waits.

@@ -49,6 +49,8 @@ pub struct Reader {
     /// How far the head's end was looked for.
     scanned: usize,
     body: Option<Body>,
+    /// The tick by which what has begun must be whole, if it is for the peer to go on.
+    pub due: Option<u32>,
     /// Of a WebSocket: the message that is being gathered.
     pub frames: websocket::Decoder,
 }
@@ -72,15 +74,16 @@ impl Reader {
         self.input.is_empty() && self.frames.idle()
     }
 
-    /// Bytes held for this connection.
+    /// The memory held for this connection.
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.frames.buffered()
+        size_of::<Reader>() + self.input.capacity() + self.frames.room()
     }
 
     /// Forgets how far the unconsumed bytes were understood; they will be read from their start.
     pub fn unread(&mut self) {
         self.scanned = 0;
         self.body = None;
+        self.due = None;
     }
 
     /// Gives back the room of a chunked body's framing that was taken off, so that what is held

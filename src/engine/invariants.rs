@@ -17,8 +17,8 @@ impl Engine {
         let mut reading = 0;
         let mut fresh = [0; 2];
         for (index, connection) in self.connections.iter() {
-            own_bytes += connection.own_bytes();
-            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
+            own_bytes += connection.own_room();
+            intake_bytes += connection.held_bytes();
             queued += usize::from(connection.flags.has(Flags::QUEUED));
             reading += usize::from(connection.flags.has(Flags::READING));
             if connection.flags.has(Flags::FRESH) {

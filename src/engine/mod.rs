@@ -67,8 +67,6 @@ const LOOK_COST: usize = 16;
 const COMMANDS_SHARE: usize = 4;
 /// The system numbers sockets by index; no machine has this many.
 const INDEX_MAX: usize = 1 << 24;
-/// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
-const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes read and thrown away after the last answer, before the connection is cut.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long an idempotency key is remembered.
@@ -157,9 +155,7 @@ impl Engine {
             channels_max: config.channels_max,
             idempotency_keys_max: config.idempotency_keys_max,
             idempotency_age_ms: IDEMPOTENCY_AGE_MS,
-            burst_bytes_max: (3 * config.publish_bytes_per_turn_max)
-                .saturating_add(config.message_bytes_max)
-                .saturating_add(READ_BURST_BYTES),
+            burst_bytes_max: config.burst_bytes_max(),
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
@@ -321,12 +317,20 @@ impl Engine {
         }
         connection.state = State::Finishing;
         connection.reason = reason;
-        if let Some(reader) = connection.reader.take() {
-            self.intake_bytes -= reader.held_bytes();
-        }
+        self.drop_input(index);
         self.set_deadline(index, self.config.close_timeout);
         self.finish_if_written(index);
         self.queue_reader(index);
+    }
+
+    /// Lets go of what it holds of unfinished requests and messages.
+    fn drop_input(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        self.intake_bytes -= connection.held_bytes();
+        connection.reader = None;
+        if let Some(cold) = &mut connection.cold {
+            cold.deferred = None;
+        }
     }
 
     /// Shuts the sending side of a finishing connection once its last byte is out.
@@ -362,9 +366,7 @@ impl Engine {
         connection.reason = reason;
         let message = std::mem::replace(&mut connection.message, NONE);
         connection.own = None;
-        if let Some(reader) = connection.reader.take() {
-            self.intake_bytes -= reader.held_bytes();
-        }
+        self.drop_input(index);
         if message != NONE {
             self.hub.unpin(MessageKey(message));
         }
@@ -426,17 +428,23 @@ impl Engine {
     /// Keeps the sum of own bytes true.
     fn account(&mut self, index: u32) {
         if let Some(connection) = self.connections.get_mut(index) {
-            let now = connection.own_bytes();
+            let now = connection.own_room();
             let before = std::mem::replace(&mut connection.accounted, now as u32) as usize;
             self.own_bytes = self.own_bytes + now - before;
         }
     }
 
-    /// Ends the longest-blocked connections while more waits for readers than may.
+    /// Ends the longest-blocked connections while more waits for readers than may, of those that
+    /// hold any of it: own bytes, or the half of a message that is evicted. Who is in the middle of a
+    /// message that is kept anyway holds nothing.
     fn limit_output(&mut self) {
         while self.own_bytes + self.hub.detached_bytes() > self.config.output_bytes_max {
-            // Pinned and half-written bytes belong to blocked connections; the longest-blocked goes.
-            let Some(longest) = self.delivery.longest_blocked(&self.connections) else { break };
+            let hub = &self.hub;
+            let holds = |connection: &Connection| {
+                connection.own.is_some()
+                    || connection.message != NONE && hub.is_detached(MessageKey(connection.message))
+            };
+            let Some(longest) = self.delivery.longest_blocked(&self.connections, holds) else { break };
             log::debug!("output-bytes is spent: closing the connection blocked for longest");
             self.kill(longest, CloseReason::OutputLimit);
         }

@@ -5,6 +5,7 @@
 //! then what the hub says.
 
 use super::answers::{Content, Reply};
+use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::{Access, Operation, Request};
 use crate::connection::reader::{self, Inbound, Reader};
@@ -48,7 +49,7 @@ impl Engine {
                     reader.unread();
                     return Progress::Later;
                 }
-                return self.act_on_head(index, &head, total);
+                return self.act_on_head(index, reader, &head, total);
             }
         };
         if self.connections[index].flags.has(Flags::OVER) {
@@ -86,7 +87,7 @@ impl Engine {
     }
 
     /// A head whose body is still to come: refuse it now, or let it come.
-    fn act_on_head(&mut self, index: u32, head: &RequestHead<'_>, total: usize) -> Progress {
+    fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
             _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
@@ -109,7 +110,9 @@ impl Engine {
         }
         let announced =
             if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };
-        self.set_deadline(index, self.time_for_body(announced));
+        let due = self.tick + ticks(self.time_for_body(announced));
+        reader.due = Some(due);
+        self.deadlines.set(index, due);
         self.connections[index].flags.set(Flags::HEAD_BEGUN);
         // Of a chunked body all may have come with the head, and then nothing more will come.
         Progress::Consumed(0)

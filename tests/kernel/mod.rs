@@ -192,7 +192,7 @@ impl Kernel {
             peer: IpAddr::from([192, 0, 2, 1]),
             accept_errors: VecDeque::new(),
             descriptors: usize::MAX,
-            has_reserve: true,
+            has_reserve: false,
             accepts: 0,
             waits: 0,
             now_ms: 1,
