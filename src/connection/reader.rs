@@ -83,6 +83,11 @@ impl Reader {
     pub fn unread(&mut self) {
         self.scanned = 0;
         self.body = None;
+    }
+
+    /// A request is whole; what follows has a time of its own.
+    fn finished(&mut self) {
+        self.unread();
         self.due = None;
     }
 
@@ -122,7 +127,7 @@ impl Reader {
             if let Progress::Length { total } = progress
                 && total <= bytes.len()
             {
-                self.unread();
+                self.finished();
                 return Ok(Some((Inbound::Request(head, &bytes[head_bytes..total]), total)));
             }
             self.body = Some(Body { head_bytes, progress });
@@ -144,7 +149,7 @@ impl Reader {
                 (*written, *read)
             }
         };
-        self.unread();
+        self.finished();
         let head = http::decode_head(&bytes[..head_bytes], scratch)?;
         Ok(Some((Inbound::Request(head, &bytes[head_bytes..end]), consumed)))
     }
@@ -153,5 +158,23 @@ impl Reader {
 impl From<http::Error> for Error {
     fn from(error: http::Error) -> Error {
         Error::Http(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slow sender must not make the server look at all it has sent with each byte.
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_looked_at_once() {
+        let head = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", "x".repeat(9000).as_bytes(), b"\r\n"].concat();
+        let limits = Limits { head_bytes_max: 16 * 1024, body_bytes_max: 0 };
+        let mut reader = Reader::default();
+        for end in 1..=head.len() {
+            let mut bytes = head[..end].to_vec();
+            assert!(reader.next_request(&mut bytes, &mut http::NO_HEADERS, &limits).unwrap().is_none());
+            assert!(reader.scanned + 2 >= end, "the next look begins at byte {} of {end}", reader.scanned);
+        }
     }
 }
