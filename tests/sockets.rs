@@ -95,7 +95,7 @@ fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
     const MESSAGES: usize = 40;
     const MESSAGE_BYTES: usize = 256 * 1024;
     allow_descriptors();
-    let server = program::Program::start(&["--history-bytes", "8MiB", "--stall-timeout", "10m"]);
+    let server = common::program::Program::start(&["--history-bytes", "8MiB", "--stall-timeout", "10m"]);
     let request = |target: &str| Request::new(server.address, "GET", target);
     let sse = request("/channels/c?transport=sse");
     let upgrade = WebSocket::handshake(request("/channels/c"));
@@ -132,54 +132,6 @@ fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
     }
     let growth = server.resident_bytes().saturating_sub(before);
     assert!(growth < 32 * 1024 * 1024, "{growth} bytes for {STALLED} stalled readers");
-}
-
-/// The program, where memory is to be measured: the clients' would count in this process.
-#[cfg(all(target_os = "linux", feature = "cli"))]
-mod program {
-    use std::io::{BufRead, BufReader};
-    use std::net::SocketAddr;
-    use std::process::{Child, Command, Stdio};
-
-    pub(crate) struct Program {
-        pub(crate) address: SocketAddr,
-        child: Child,
-    }
-
-    impl Program {
-        pub(crate) fn start(arguments: &[&str]) -> Program {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
-                .args(["--listen", "127.0.0.1:0"])
-                .args(arguments)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("the program starts");
-            let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-            let address = stderr
-                .lines()
-                .map_while(Result::ok)
-                .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
-                .expect("the program tells its address");
-            Program { address, child }
-        }
-
-        /// What the kernel says that the program has in memory.
-        pub(crate) fn resident_bytes(&self) -> u64 {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc(5) has it");
-            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-            kib * 1024
-        }
-    }
-
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
 }
 
 const THREADS: usize = 8;
