@@ -176,7 +176,7 @@ fn from(server: &mut Server, address: &str, bytes: &[u8]) -> Wire {
     server.send(bytes)
 }
 
-/// protocol: Of one address so many as `--connections-per-address-max` says (default: no limit), and of one too many likewise.
+/// protocol: From one address at most `--connections-per-address-max` connections are let in (default: no limit; an IPv6 address counts by its first 64 bits), and those over it are answered likewise.
 #[test]
 fn one_address_has_so_many_connections_and_is_told_of_the_limit() {
     let mut server = Server::start(|config| config.connections_per_address_max = 2);

@@ -12,7 +12,7 @@ use common::program::Program;
 /// takes descriptors from it while it runs.
 const DESCRIPTORS: u64 = 64;
 
-/// protocol: Who comes when the system has no descriptor left is answered the same, unread.
+/// protocol: Who comes when the system has no descriptor left is answered 503 `too_many_connections` unread.
 #[test]
 fn who_comes_when_descriptors_are_spent_is_told_and_the_next_is_served() {
     let program = Program::start(&[]);

@@ -125,7 +125,7 @@ fn a_body_has_the_time_that_its_length_is_given() {
     }
 }
 
-/// protocol: A message that has begun must be whole in the time of a body, whatever pings are answered: close 1008.
+/// protocol: A message that has begun must be whole in the time of a body, whatever pings are answered: otherwise close 1008.
 #[test]
 fn a_websocket_message_has_the_time_of_a_body() {
     // One frame that never ends; fragments that never end; half the head of a frame.
