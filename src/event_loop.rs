@@ -216,10 +216,18 @@ impl<O: Os> EventLoop<O> {
             self.listeners[number] = Listener::default();
             return;
         }
-        self.engine.note_accept_failure(error);
-        if os::is_exhaustion(error) && self.os.refuse(number, self.engine.exhausted_answer()).is_ok() {
-            return;
+        if os::is_exhaustion(error) {
+            match self.os.refuse(number, self.engine.exhausted_answer()) {
+                Ok(()) => return self.engine.note_accept_failure(error),
+                // Linux looks for a descriptor first, also when nobody waits.
+                Err(nobody) if nobody.kind() == io::ErrorKind::WouldBlock => {
+                    self.listeners[number] = Listener::default();
+                    return;
+                }
+                Err(_) => {}
+            }
         }
+        self.engine.note_accept_failure(error);
         // accept(2): a connection that died in the queue, and errors of the network "already
         // pending on the new socket", are that connection's; the next may be well.
         let listener = &mut self.listeners[number];

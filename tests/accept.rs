@@ -113,6 +113,9 @@ fn who_comes_when_descriptors_are_spent_is_told() {
         assert_eq!(length, Some(&*body.len().to_string()));
         assert_eq!(server.kernel().ending(wire), Some(Ending::Closed));
     }
+    let waits = server.kernel().waits();
+    server.turn_for(5000);
+    assert!(server.kernel().waits() - waits <= 3, "nobody waits, and so nobody is asked for");
     // Those who were there are served, and a place that comes free is given away.
     for &wire in &keep {
         server.kernel().send(wire, &healthz());

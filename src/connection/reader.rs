@@ -173,7 +173,8 @@ mod tests {
         let mut reader = Reader::default();
         for end in 1..=head.len() {
             let mut bytes = head[..end].to_vec();
-            assert!(reader.next_request(&mut bytes, &mut http::NO_HEADERS, &limits).unwrap().is_none());
+            let mut scratch = http::NO_HEADERS;
+            assert!(reader.next_request(&mut bytes, &mut scratch, &limits).unwrap().is_none());
             assert!(reader.scanned + 2 >= end, "the next look begins at byte {} of {end}", reader.scanned);
         }
     }

@@ -619,12 +619,16 @@ impl Os for Kernel {
 impl Kernel {
     fn accept_first(&mut self, index: u32) -> io::Result<()> {
         assert!(!self.open.contains_key(&index), "socket {index} is accepted twice");
+        // Linux looks for a descriptor before it looks who waits.
+        if self.open.len() >= self.descriptors {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
             self.listener_edge = Some(self.later());
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        if self.open.len() >= self.descriptors || self.strikes(Some(wire), Fault::AcceptNoDescriptors) {
+        if self.strikes(Some(wire), Fault::AcceptNoDescriptors) {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         if let Some(errno) = self.accept_errors.pop_front() {
