@@ -13,7 +13,7 @@ use crate::commands::Commands;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::metrics::Limit;
-use crate::os::{Event, Now, Os};
+use crate::os::{self, Event, Now, Os};
 use crate::route::{Policy, PolicyError};
 
 /// What one read takes at most. Large, for it is the loop's and not a connection's; what a quiet
@@ -21,6 +21,9 @@ use crate::route::{Policy, PolicyError};
 const READ_BYTES: usize = 256 * 1024;
 /// How long until a failed accept is tried again. Edge-triggered readiness will not say it again.
 const ACCEPT_RETRY_MS: u64 = 100;
+/// Accepts that may fail in a row, each by the fault of its connection, before the listener is
+/// taken to fail.
+const ACCEPT_FAILURES_MAX: u32 = 16;
 /// Commands per turn.
 const COMMANDS_PER_TURN_MAX: usize = 4096;
 
@@ -64,10 +67,12 @@ pub struct EventLoop<O: Os> {
 }
 
 /// Readiness of a listener: a state, like that of every socket.
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, Default)]
 struct Listener {
     pending: bool,
     retry_at_ms: Option<u64>,
+    /// How often in a row nothing came of it.
+    failures: u32,
 }
 
 impl<O: Os> EventLoop<O> {
@@ -83,7 +88,7 @@ impl<O: Os> EventLoop<O> {
             events: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             // Connections may have come before we looked.
-            listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.loopback.len()],
+            listeners: vec![Listener { pending: true, ..Listener::default() }; parts.loopback.len()],
             loopback: parts.loopback,
             first_listener: 0,
             now,
@@ -159,7 +164,7 @@ impl<O: Os> EventLoop<O> {
             match event {
                 Event::Listener(number) => {
                     if let Some(listener) = self.listeners.get_mut(number) {
-                        *listener = Listener { pending: true, retry_at_ms: None };
+                        *listener = Listener { pending: true, retry_at_ms: None, ..*listener };
                     }
                 }
                 other => self.engine.notice(other),
@@ -177,53 +182,63 @@ impl<O: Os> EventLoop<O> {
             if self.listeners[number].retry_at_ms.is_some_and(|at| at > self.now.monotonic_ms) {
                 continue;
             }
-            while self.listeners[number].pending && budget > 0 {
+            self.listeners[number].retry_at_ms = None;
+            while self.listeners[number].pending && self.listeners[number].retry_at_ms.is_none() && budget > 0 {
                 budget -= 1;
-                self.listeners[number] = self.accept_one(number);
+                self.accept_one(number);
             }
         }
     }
 
-    /// Accepts one connection; returns whether more may wait.
-    fn accept_one(&mut self, number: usize) -> Listener {
-        let more = Listener { pending: true, retry_at_ms: None };
-        let Some(index) = self.engine.open() else {
-            // Over the reserve: accepted, so that the peer learns of it, and closed at once.
-            let beyond = self.engine.beyond();
-            return match self.os.accept(number, beyond) {
-                Ok(()) => {
-                    self.os.close(beyond);
-                    self.engine.turned_away();
-                    more
-                }
-                Err(error) => self.accept_failed(&error),
-            };
-        };
+    /// Accepts one connection, if one waits.
+    fn accept_one(&mut self, number: usize) {
+        let opened = self.engine.open();
+        // Over the reserve: accepted, so that the peer learns of it, and closed at once.
+        let index = opened.unwrap_or_else(|| self.engine.beyond());
         match self.os.accept(number, index) {
-            Ok(()) => {
-                self.engine.accepted(index, self.loopback[number]);
-                more
+            Ok(peer) => {
+                self.listeners[number].failures = 0;
+                match opened {
+                    Some(index) => self.engine.accepted(index, self.loopback[number], peer),
+                    None => {
+                        self.os.close(index);
+                        self.engine.turned_away();
+                    }
+                }
             }
             Err(error) => {
-                self.engine.abandon(index);
-                self.accept_failed(&error)
+                if let Some(index) = opened {
+                    self.engine.abandon(index);
+                }
+                self.accept_failed(number, &error);
             }
         }
     }
 
-    fn accept_failed(&mut self, error: &io::Error) -> Listener {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => Listener { pending: false, retry_at_ms: None },
-            // accept(2): the connection died in the queue, or a signal came; the next may be well.
-            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {
-                Listener { pending: true, retry_at_ms: None }
+    /// Never exits, never spins: whatever it is, the rest is served, and the listener is asked again.
+    fn accept_failed(&mut self, number: usize, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.listeners[number] = Listener::default();
+            return;
+        }
+        if os::is_exhaustion(error) {
+            match self.os.refuse(number, self.engine.exhausted_answer()) {
+                Ok(()) => return self.engine.note_accept_failure(error),
+                // Linux looks for a descriptor first, also when nobody waits.
+                Err(nobody) if nobody.kind() == io::ErrorKind::WouldBlock => {
+                    self.listeners[number] = Listener::default();
+                    return;
+                }
+                Err(_) => {}
             }
-            // No descriptor, no memory, or something new: never exit, never spin.
-            _ => {
-                log::debug!("accept failed: {error}; trying again shortly");
-                self.engine.note_limit(Limit::Descriptors);
-                Listener { pending: true, retry_at_ms: Some(self.now.monotonic_ms + ACCEPT_RETRY_MS) }
-            }
+        }
+        self.engine.note_accept_failure(error);
+        // accept(2): a connection that died in the queue, and errors of the network "already
+        // pending on the new socket", are that connection's; the next may be well.
+        let listener = &mut self.listeners[number];
+        listener.failures += 1;
+        if os::is_exhaustion(error) || listener.failures >= ACCEPT_FAILURES_MAX {
+            listener.retry_at_ms = Some(self.now.monotonic_ms + ACCEPT_RETRY_MS);
         }
     }
 

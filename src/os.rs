@@ -4,8 +4,10 @@
 //! kernel with a seed. Contract: edge-triggered readiness, events may be spurious or stale,
 //! a call may fail with any error at any time.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
+pub use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -70,8 +72,12 @@ pub trait Os {
     /// Random bits, unpredictable to peers.
     fn random(&mut self) -> u64;
     /// Accepts a connection on this listener and registers it as socket `index`, once, for both
-    /// directions. An error leaves nothing behind.
-    fn accept(&mut self, listener: usize, index: u32) -> io::Result<()>;
+    /// directions. Tells the peer's address, if it has one. An error leaves nothing behind.
+    fn accept(&mut self, listener: usize, index: u32) -> io::Result<Option<IpAddr>>;
+    /// Accepts a connection for which there is no descriptor, in the place of one held in reserve,
+    /// only to write `answer` and to end it. The peer gets time to read it until others need the
+    /// place. An error leaves nothing behind.
+    fn refuse(&mut self, listener: usize, answer: &[u8]) -> io::Result<()>;
     /// Reads into `buffer`; 0 is the end.
     fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes from `bytes`. Never raises SIGPIPE.
@@ -84,6 +90,20 @@ pub trait Os {
     fn close_listeners(&mut self);
 }
 
+/// True if a call failed for want of descriptors or memory, by no fault of the connection.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 105 } else { 55 };
+    const WSAEMFILE: i32 = 10024;
+    const WSAENOBUFS: i32 = 10055;
+    error.raw_os_error().is_some_and(|code| match cfg!(windows) {
+        true => [WSAEMFILE, WSAENOBUFS].contains(&code),
+        false => [ENOMEM, ENFILE, EMFILE, ENOBUFS].contains(&code),
+    })
+}
+
 /// The real system: mio for readiness, std for clocks, socket2 for socket options.
 pub struct Mio {
     poll: mio::Poll,
@@ -92,11 +112,21 @@ pub struct Mio {
     listeners: Vec<TcpListener>,
     /// By index; 8 bytes a slot.
     sockets: Vec<Option<TcpStream>>,
+    /// Descriptors for who comes when there is none, the longest used first.
+    reserve: VecDeque<Reserved>,
     started: Instant,
     /// When the process was started, once it was asked for: it must not waver between scrapes.
     process_started_us: Option<u64>,
     random: RandomState,
     draws: u64,
+}
+
+/// A descriptor that is given up when one more connection is to be refused.
+enum Reserved {
+    /// Nobody's: a socket that was never connected.
+    Spare(#[expect(dead_code, reason = "it is held, not used")] socket2::Socket),
+    /// Of a peer that was refused, and may still be reading why.
+    Refused(TcpStream),
 }
 
 /// Wakes a waiting loop from another thread.
@@ -135,12 +165,18 @@ const WAKE: mio::Token = mio::Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1;
 /// mio hands out this many events per `wait`; the rest come with the next.
 const EVENTS_PER_WAIT: usize = 1024;
+/// So many refused peers may read their answers at the same time.
+const RESERVED: usize = 8;
+/// What is read of a refused peer's request and thrown away: closed with bytes unread, a socket
+/// resets, and the answer is lost (RFC 1122 4.2.2.13).
+const REFUSED_BYTES_READ: usize = 16 * 1024;
 
 impl Mio {
     /// Takes over these listeners. What is set on them is inherited by each accepted socket.
     pub fn new(
         listeners: Vec<std::net::TcpListener>,
         send_buffer_bytes: usize,
+        receive_buffer_bytes: usize,
         stall_timeout: Duration,
     ) -> io::Result<Mio> {
         let poll = mio::Poll::new()?;
@@ -152,23 +188,35 @@ impl Mio {
             // One small message must not wait for the acknowledgement of another.
             options.set_tcp_nodelay(true)?;
             options.set_send_buffer_size(send_buffer_bytes)?;
+            options.set_recv_buffer_size(receive_buffer_bytes)?;
             #[cfg(any(target_os = "linux", target_os = "android"))]
             options.set_tcp_user_timeout(Some(stall_timeout))?;
             let mut listener = TcpListener::from_std(listener);
             poll.registry().register(&mut listener, mio::Token(LISTENERS - number), Interest::READABLE)?;
             registered.push(listener);
         }
-        Ok(Mio {
+        let mut mio = Mio {
             poll,
             events: mio::Events::with_capacity(EVENTS_PER_WAIT),
             waker,
             listeners: registered,
             sockets: Vec::new(),
+            reserve: VecDeque::with_capacity(RESERVED),
             started: Instant::now(),
             process_started_us: None,
             random: RandomState::new(),
             draws: 0,
-        })
+        };
+        mio.fill_reserve();
+        Ok(mio)
+    }
+
+    /// Sets descriptors aside, as far as there are any.
+    fn fill_reserve(&mut self) {
+        while self.reserve.len() < RESERVED {
+            let Ok(spare) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) else { break };
+            self.reserve.push_front(Reserved::Spare(spare));
+        }
     }
 
     /// A waker for other threads.
@@ -250,9 +298,9 @@ impl Os for Mio {
         self.random.hash_one(self.draws)
     }
 
-    fn accept(&mut self, listener: usize, index: u32) -> io::Result<()> {
+    fn accept(&mut self, listener: usize, index: u32) -> io::Result<Option<IpAddr>> {
         let listener = self.listeners.get(listener).ok_or(io::ErrorKind::WouldBlock)?;
-        let (mut stream, _) = listener.accept()?;
+        let (mut stream, peer) = listener.accept()?;
         self.poll.registry().register(
             &mut stream,
             mio::Token(index as usize),
@@ -263,6 +311,25 @@ impl Os for Mio {
             self.sockets.resize_with(slot + 1, || None);
         }
         self.sockets[slot] = Some(stream);
+        self.fill_reserve();
+        Ok(Some(peer.ip()))
+    }
+
+    fn refuse(&mut self, listener: usize, answer: &[u8]) -> io::Result<()> {
+        let listener = self.listeners.get(listener).ok_or(io::ErrorKind::WouldBlock)?;
+        if let Some(Reserved::Refused(mut longest)) = self.reserve.pop_front() {
+            discard_input(&mut longest);
+        }
+        let accepted = listener.accept();
+        let Ok((mut stream, _)) = accepted else {
+            self.fill_reserve();
+            return accepted.map(|_| ());
+        };
+        // A fresh socket has room for the answer; whoever is gone already does not miss it.
+        let _ = stream.write(answer);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        discard_input(&mut stream);
+        self.reserve.push_back(Reserved::Refused(stream));
         Ok(())
     }
 
@@ -290,6 +357,18 @@ impl Os for Mio {
 
     fn close_listeners(&mut self) {
         self.listeners.clear();
+    }
+}
+
+/// Reads what has come, but not without end.
+fn discard_input(stream: &mut TcpStream) {
+    let mut scratch = [0; 4096];
+    let mut left = REFUSED_BYTES_READ;
+    while let Ok(read @ 1..) = stream.read(&mut scratch) {
+        left = left.saturating_sub(read);
+        if left == 0 {
+            break;
+        }
     }
 }
 
@@ -348,8 +427,8 @@ mod tests {
 
     #[test]
     fn randomness_differs_between_draws_and_systems() {
-        let mut one = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
-        let mut other = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
+        let mut one = Mio::new(Vec::new(), 65536, 65536, Duration::from_secs(60)).unwrap();
+        let mut other = Mio::new(Vec::new(), 65536, 65536, Duration::from_secs(60)).unwrap();
         let draws = [one.random(), one.random(), other.random(), other.random()];
         for (nth, draw) in draws.iter().enumerate() {
             assert!(!draws[..nth].contains(draw));
@@ -373,7 +452,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn linux_tells_all_of_a_process() {
-        let mut os = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
+        let mut os = Mio::new(Vec::new(), 65536, 65536, Duration::from_secs(60)).unwrap();
         let Process { resident_bytes, cpu_us, descriptors, descriptors_max, started_us } = os.process();
         assert!(resident_bytes.unwrap() > 100_000);
         assert!(cpu_us.is_some());
@@ -385,7 +464,7 @@ mod tests {
 
     #[test]
     fn a_wake_is_one_event() {
-        let mut os = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
+        let mut os = Mio::new(Vec::new(), 65536, 65536, Duration::from_secs(60)).unwrap();
         let waker = os.waker();
         waker.wake();
         waker.wake();

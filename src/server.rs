@@ -157,7 +157,8 @@ impl Server {
         for &address in &addresses {
             refuse_exposure(address, &config)?;
         }
-        let os = Mio::new(listeners, config.send_buffer_bytes, config.stall_timeout).map_err(Error::System)?;
+        let os = Mio::new(listeners, config.send_buffer_bytes, config.receive_buffer_bytes, config.stall_timeout)
+            .map_err(Error::System)?;
         let waker = os.waker();
         let commands = Commands::new(config.commands_max, config.intake_bytes_max, Box::new(move || waker.wake()));
         let commands = Arc::new(commands);

@@ -68,6 +68,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
 
     let addresses = addresses(&settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
+    let memory_bound = settings.config.memory_bound();
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
             Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
@@ -75,7 +76,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits));
+    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits, memory_bound));
     let started = signals::spawn(signals, server.handle()).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),

@@ -186,6 +186,13 @@ pub(crate) static GROUPS: &[Group] = &[
                  too_many_connections.",
                 "20000",
             ),
+            option(
+                "connections-per-address-max",
+                Kind::Count(|s| &mut s.config.connections_per_address_max, 0..=COUNT_MAX),
+                "Connections at once from one address (IPv6: the first 64 bits); 0 is no limit. Leave it 0 behind a \
+                 proxy. Beyond it: 503 too_many_connections.",
+                "100",
+            ),
         ],
     },
     Group {
@@ -212,9 +219,15 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "body-timeout",
                 Kind::Time(|s| &mut s.config.body_timeout, TICK..=TIME_MAX),
-                "A body must be complete after this and one second for each 16 KiB of it. Beyond it: 408 \
-                 request_timeout.",
+                "A body or WebSocket message must be complete after this and the time its size is given by \
+                 --body-bytes-per-second-min. Beyond it: 408 request_timeout, WebSocket close 1008.",
                 "1m",
+            ),
+            option(
+                "body-bytes-per-second-min",
+                Kind::Size(|s| &mut s.config.body_bytes_per_second_min, 1..=SIZE_MAX),
+                "A body that comes more slowly than this is cut off once --body-timeout is over.",
+                "64KiB",
             ),
             option(
                 "idle-timeout",
@@ -281,6 +294,12 @@ pub(crate) static GROUPS: &[Group] = &[
                 "send-buffer-bytes",
                 Kind::Size(|s| &mut s.config.send_buffer_bytes, 4 << 10..=MESSAGE_MAX),
                 "The kernel's send buffer per connection. More hides slow readers for longer.",
+                "256KiB",
+            ),
+            option(
+                "receive-buffer-bytes",
+                Kind::Size(|s| &mut s.config.receive_buffer_bytes, 4 << 10..=MESSAGE_MAX),
+                "The kernel's receive buffer per connection: what a publisher can send in one round trip.",
                 "256KiB",
             ),
         ],

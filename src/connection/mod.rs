@@ -68,7 +68,7 @@ pub enum CloseReason {
     Protocol,
     /// Over a server-wide limit, and it was blocked for longest.
     OutputLimit,
-    /// Over the number of connections.
+    /// Over the number of connections, of all or of its address.
     TooMany,
     /// The server leaves.
     Leaving,
@@ -87,7 +87,7 @@ impl CloseReason {
             CloseReason::Silent => "the WebSocket peer was silent for two pings",
             CloseReason::Protocol => "the peer broke the protocol",
             CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
-            CloseReason::TooMany => "connections-max was reached",
+            CloseReason::TooMany => "connections-max, or that of its address, was reached",
             CloseReason::Leaving => "the server is leaving",
         }
     }
@@ -165,6 +165,11 @@ impl Flags {
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 18);
 
+    /// Over the limit of its address, not of all.
+    pub const OVER_ADDRESS: Flags = Flags(1 << 29);
+    /// Nothing was asked of it yet: its head's deadline runs from accept.
+    pub const FIRST: Flags = Flags(1 << 30);
+
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -236,7 +241,7 @@ pub struct Connection {
     pub heard: u32,
     /// The tick of the last byte written.
     pub wrote: u32,
-    /// Its own bytes as counted in `output_bytes_max`.
+    /// The memory of its own bytes as counted in `output_bytes_max`.
     pub accounted: u32,
     /// Bytes of its own that wait: answers, heads, heartbeats, gaps, control frames.
     pub own: Option<Box<Buffer>>,
@@ -299,6 +304,11 @@ impl Connection {
         self.own.as_ref().map_or(0, |own| own.len())
     }
 
+    /// The memory its own bytes take.
+    pub fn own_room(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.capacity())
+    }
+
     /// Publishes that are not answered yet.
     pub fn unanswered(&self) -> u32 {
         self.cold.as_ref().map_or(0, |cold| cold.unanswered)
@@ -307,6 +317,15 @@ impl Connection {
     /// True if a command waits for the answers before it.
     pub fn has_deferred(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| cold.deferred.is_some())
+    }
+
+    /// What it holds of unfinished requests and messages, as counted in `intake_bytes_max`.
+    pub fn held_bytes(&self) -> usize {
+        let deferred = match self.cold.as_ref().and_then(|cold| cold.deferred.as_ref()) {
+            Some(Deferred::Command(frame, _)) => frame.len(),
+            _ => 0,
+        };
+        self.reader.as_ref().map_or(0, |reader| reader.held_bytes()) + deferred
     }
 
     /// True if unconsumed input waits.

@@ -127,6 +127,24 @@ impl Engine {
         self.refuse(index, &reply, refusal);
     }
 
+    /// What a peer is told that came when there was no descriptor for it. Its request is not read.
+    pub fn exhausted_answer(&mut self) -> &[u8] {
+        let refusal = Refusal::new(
+            Code::TooManyConnections,
+            "the server has no descriptor, or no memory, for another connection; try again later",
+        );
+        let mut body = Vec::new();
+        json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
+        self.body.clear();
+        http::start_response(&mut self.body, refusal.code.status(), &self.date);
+        let reply = Reply::default();
+        common_headers(&mut self.body, &reply, self.policies[0].lists_origins());
+        http::header_display(&mut self.body, "Retry-After", RETRY_AFTER_SECONDS);
+        let content = Content { media_type: JSON, body: &body };
+        finish(&mut self.body, &reply, refusal.code.status(), Some(content));
+        &self.body
+    }
+
     /// An SSE stream's head; its blocks follow.
     pub(super) fn start_stream(&mut self, index: u32, reply: &Reply, form: Form) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());

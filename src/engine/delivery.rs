@@ -137,13 +137,23 @@ impl Delivery {
         assert_eq!(self.fresh.waiting, fresh, "fresh connections by generation");
     }
 
-    /// The connection that has been blocked for longest.
-    pub(super) fn longest_blocked(&mut self, connections: &Slab<Connection>) -> Option<u32> {
-        while let Some(&(index, tick)) = self.blocked.front() {
-            if is_blocked_since(connections, index, tick) {
+    /// The connection that has been blocked for longest, of those that `holds` is true of. The
+    /// others go to the end of the queue: so many calls in a row look at each once, not each call
+    /// at all of them.
+    pub(super) fn longest_blocked(
+        &mut self,
+        connections: &Slab<Connection>,
+        holds: impl Fn(&Connection) -> bool,
+    ) -> Option<u32> {
+        for _ in 0..self.blocked.len() {
+            let (index, tick) = self.blocked.pop_front()?;
+            if !is_blocked_since(connections, index, tick) {
+                continue;
+            }
+            if holds(&connections[index]) {
                 return Some(index);
             }
-            self.blocked.pop_front();
+            self.blocked.push_back((index, tick));
         }
         None
     }

@@ -9,6 +9,7 @@ impl Engine {
         self.hub.check_invariants();
         self.connections.check_invariants();
         self.deadlines.check_invariants();
+        self.addresses.check_invariants();
         let mut own_bytes = 0;
         let mut intake_bytes = 0;
         let mut subscribers = [0; 3];
@@ -17,8 +18,8 @@ impl Engine {
         let mut fresh = [0; 2];
         let mut open = 0;
         for (index, connection) in self.connections.iter() {
-            own_bytes += connection.own_bytes();
-            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
+            own_bytes += connection.own_room();
+            intake_bytes += connection.held_bytes();
             queued += usize::from(connection.flags.has(Flags::QUEUED));
             reading += usize::from(connection.flags.has(Flags::READING));
             if connection.flags.has(Flags::FRESH) {

@@ -184,6 +184,7 @@ impl Engine {
             self.refuse_intake(index);
         }
         self.watch_request(index);
+        self.watch_message(index);
     }
 
     /// Returns how many bytes were consumed.

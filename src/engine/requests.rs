@@ -5,6 +5,7 @@
 //! then what the hub says.
 
 use super::answers::{Content, Reply};
+use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::{Access, Operation, Request};
 use crate::connection::reader::{self, Inbound, Reader};
@@ -19,8 +20,6 @@ use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, Subsc
 
 /// Channels in one page of the list.
 const LIST_MAX: usize = 1000;
-/// A client that sends more slowly than this, after `body_timeout`, is cut off.
-const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
 
 impl Engine {
     /// Takes the next request out of these bytes and acts on it.
@@ -51,17 +50,18 @@ impl Engine {
                     reader.unread();
                     return Progress::Later;
                 }
-                return self.act_on_head(index, &head, total);
+                return self.act_on_head(index, reader, &head, total);
             }
         };
         if self.connections[index].flags.has(Flags::OVER) {
             // By the whole head: an SSE client is asked to come back.
             let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
-            self.refuse_request(index, &reply, &head, &self.over_refusal());
+            self.refuse_request(index, &reply, &head, &self.over_refusal(index));
             self.connections[index].reason = CloseReason::TooMany;
             self.count_request(index);
             return Progress::Consumed(total);
         }
+        self.connections[index].flags.clear(Flags::FIRST);
         self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
         let is_publish = matches!(routed, Ok(Action::Publish(_)));
@@ -90,9 +90,9 @@ impl Engine {
     }
 
     /// A head whose body is still to come: refuse it now, or let it come.
-    fn act_on_head(&mut self, index: u32, head: &RequestHead<'_>, total: usize) -> Progress {
+    fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
-            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal()),
+            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
@@ -114,8 +114,9 @@ impl Engine {
         }
         let announced =
             if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };
-        let extra = std::time::Duration::from_secs(announced / BODY_BYTES_PER_SECOND);
-        self.set_deadline(index, self.config.body_timeout + extra);
+        let due = self.tick + ticks(self.time_for_body(announced));
+        reader.due = Some(due);
+        self.deadlines.set(index, due);
         self.connections[index].flags.set(Flags::HEAD_BEGUN);
         // Of a chunked body all may have come with the head, and then nothing more will come.
         Progress::Consumed(0)
@@ -316,11 +317,16 @@ impl Engine {
         }
     }
 
-    fn over_refusal(&self) -> Refusal {
-        Refusal::new(
-            Code::TooManyConnections,
-            format!("the server has its {} connections; try again later", self.config.connections_max),
-        )
+    fn over_refusal(&self, index: u32) -> Refusal {
+        let message = match self.connections[index].flags.has(Flags::OVER_ADDRESS) {
+            true => format!(
+                "this address has its {} connections, as many as --connections-per-address-max allows; \
+                 use them, or try again later",
+                self.config.connections_per_address_max
+            ),
+            false => format!("the server has its {} connections; try again later", self.config.connections_max),
+        };
+        Refusal::new(Code::TooManyConnections, message)
     }
 
     /// The server holds all the unfinished input that it may: this connection's is given up.
@@ -355,7 +361,10 @@ impl Engine {
         }
         if connection.has_input() && !connection.flags.has(Flags::HEAD_BEGUN) && !connection.flags.has(Flags::PAUSED) {
             connection.flags.set(Flags::HEAD_BEGUN);
-            self.set_deadline(index, self.config.head_timeout);
+            // That of the first runs since accept.
+            if !connection.flags.has(Flags::FIRST) {
+                self.set_deadline(index, self.config.head_timeout);
+            }
         } else if !connection.has_input() {
             self.set_deadline_between_requests(index);
         }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use super::publishing::outcome_refusal;
 use super::requests::{channels_full, draining, too_large};
+use super::timeouts::ticks;
 use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
 use crate::app::{Access, Inbound, Operation, Reaction, Transport};
 use crate::commands::Publication;
@@ -36,6 +37,10 @@ impl Engine {
             Ok((None, consumed)) => Progress::NeedsMore(consumed),
             Ok((Some(received), consumed)) => {
                 self.act_on_frame(index, received);
+                if reader.frames.idle() {
+                    // What follows is another message, with a time of its own.
+                    reader.due = None;
+                }
                 Progress::Consumed(consumed)
             }
             Err(error) => {
@@ -43,6 +48,21 @@ impl Engine {
                 Progress::NeedsMore(0)
             }
         }
+    }
+
+    /// Watches over the end of a message, or frame, that has begun: pings do not, for a peer may
+    /// answer them for ever and still hold what it never ends.
+    pub(super) fn watch_message(&mut self, index: u32) {
+        let due = self.tick + ticks(self.time_for_body(self.config.message_bytes_max as u64));
+        let connection = &mut self.connections[index];
+        let Some(reader) = connection.reader.as_mut().filter(|_| connection.state == State::WebSocket) else { return };
+        if connection.flags.has(Flags::PAUSED) {
+            // It may be whole: we are the ones who do not look.
+            reader.due = None;
+            return;
+        }
+        let due = *reader.due.get_or_insert(due);
+        self.deadlines.set_no_later(index, due);
     }
 
     fn act_on_frame(&mut self, index: u32, received: Received<'_>) {
@@ -148,8 +168,7 @@ impl Engine {
         // that is half out; so only publishes may overlap.
         let waits = connection.unanswered() > 0 || connection.message != NONE;
         if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
-            connection.cold().deferred = Some(Deferred::Command(frame.into(), binary));
-            return;
+            return self.defer(index, frame, binary);
         }
         let result = match command {
             Ok(Command::Subscribe(set)) => self.widen(index, &set, reference),
@@ -162,13 +181,20 @@ impl Engine {
         };
         match result {
             Ok(()) => {}
-            Err(_) if self.connections[index].unanswered() > 0 => {
-                self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
-            }
+            Err(_) if self.connections[index].unanswered() > 0 => self.defer(index, frame, binary),
             Err(refusal) => {
                 self.refuse_command(index, &refusal, reference);
                 self.queue_ready(index);
             }
+        }
+    }
+
+    /// Keeps a command until what is in its way is gone.
+    fn defer(&mut self, index: u32, frame: &[u8], binary: bool) {
+        self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
+        self.intake_bytes += frame.len();
+        if self.intake_bytes > self.config.intake_bytes_max {
+            self.refuse_intake(index);
         }
     }
 
@@ -179,7 +205,10 @@ impl Engine {
             return;
         }
         match connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
-            Some(Deferred::Command(frame, binary)) => self.act_on_command(index, &frame, binary),
+            Some(Deferred::Command(frame, binary)) => {
+                self.intake_bytes -= frame.len();
+                self.act_on_command(index, &frame, binary);
+            }
             Some(Deferred::Close(code)) => self.answer_close(index, code),
             None => return,
         }

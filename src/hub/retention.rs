@@ -78,6 +78,11 @@ impl Hub {
         }
     }
 
+    /// True if this message is evicted or deleted, and only kept for who is in the middle of it.
+    pub fn is_detached(&self, message: MessageKey) -> bool {
+        self.history.is_detached(message)
+    }
+
     /// What messages count for that are evicted or deleted, and pinned.
     pub fn detached_bytes(&self) -> usize {
         self.history.detached_bytes()

@@ -170,8 +170,13 @@ impl Decoder {
     }
 
     /// Bytes received of an incomplete message.
-    pub fn buffered(&self) -> usize {
+    fn buffered(&self) -> usize {
         if self.idle() { 0 } else { self.gathered.len() }
+    }
+
+    /// The memory of the message it gathers, or of the last one.
+    pub fn room(&self) -> usize {
+        self.gathered.capacity()
     }
 
     /// True if no message is incomplete. The decoder may then be dropped, and with it the memory of
