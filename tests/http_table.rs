@@ -225,7 +225,7 @@ fn is_as_wanted(line: &str, want: &str) -> bool {
 /// True for an answer, false for a request, whose target begins with no letter.
 fn is_answer(line: &str) -> bool {
     let (status, rest) = line.split_at(3);
-    status.bytes().all(|byte| byte.is_ascii_digit()) && rest.bytes().nth(1).is_none_or(|byte| byte.is_ascii_lowercase())
+    status.bytes().all(|byte| byte.is_ascii_digit()) && rest.as_bytes().get(1).is_none_or(u8::is_ascii_lowercase)
 }
 
 /// Damaged cases: where they are cut makes no difference either.
