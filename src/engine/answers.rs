@@ -33,7 +33,14 @@ pub(super) struct Content<'a> {
     pub body: &'a [u8],
 }
 
-const JSON: &str = "application/json";
+impl<'a> Content<'a> {
+    /// This JSON, ended by a newline: whoever reads it in a terminal has the prompt on its own line.
+    pub fn json(body: &'a mut Vec<u8>) -> Content<'a> {
+        body.push(b'\n');
+        Content { media_type: "application/json", body }
+    }
+}
+
 /// How long a refused client is asked to wait, in seconds: about what a drain or a peak takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
@@ -85,7 +92,7 @@ impl Engine {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         write(&mut body);
-        self.answer(index, reply, 200, Some(Content { media_type: JSON, body: &body }), |_| {});
+        self.answer(index, reply, 200, Some(Content::json(&mut body)), |_| {});
         self.body = body;
     }
 
@@ -93,7 +100,7 @@ impl Engine {
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
         let mut body = Vec::new();
         json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
-        let content = Content { media_type: JSON, body: &body };
+        let content = Content::json(&mut body);
         self.answer(index, reply, refusal.code.status(), Some(content), |out| {
             if let Some(allow) = refusal.allow {
                 http::header(out, "Allow", allow.as_bytes());
@@ -208,7 +215,7 @@ impl Engine {
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_display(out, "Tidings-Cursor", cursor);
-        finish(out, &reply, 200, Some(Content { media_type: JSON, body }));
+        finish(out, &reply, 200, Some(Content::json(body)));
     }
 
     /// Appends the whole raw answer of a poll: one message, or 204.
