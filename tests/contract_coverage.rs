@@ -38,8 +38,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("except a wrong one at a WebSocket handshake when tokens are set; no error ever shows a token", "tokens"),
     ("token_required, token_wrong, origin_not_allowed", "tokens"),
     ("`--publish-token T`, `--subscribe-token T`, `--token-file FILE`", "tokens"),
-    ("counted in the metrics", "metrics"),
-    ("Prometheus text", "metrics"),
     ("`GET /` | the playground", "a viewer page stands in its place"),
     ("`GET /tidings.js` | the browser client", "the browser client"),
 ];

@@ -48,7 +48,11 @@ fn answer_or_serve() -> Result<(), Failure> {
     match options::read(std::env::args_os().skip(1), |name| std::env::var_os(name))? {
         Request::Help => answer(&help::text()),
         Request::Version => answer(&banner::version()),
-        Request::PrintConfig(chosen) => answer(&help::config(&chosen)),
+        Request::PrintConfig(chosen) => {
+            // Only what would serve is shown.
+            addresses(&chosen.settings)?;
+            answer(&help::config(&chosen))
+        }
         Request::Serve(settings) => serve(settings),
     }
 }
@@ -62,8 +66,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     let limits = descriptors::raise(settings.config.connections_max);
     settings.config.connections_max = limits.connections;
 
-    let addresses = resolve(&settings.listen)?;
-    refuse_open_door(&addresses, settings.config.allow_anyone_to_publish)?;
+    let addresses = addresses(&settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
@@ -79,6 +82,13 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     });
     started.map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|error| Failure::Runtime(format!("the server stopped: {error}")))
+}
+
+/// Where to listen, if that is allowed.
+fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = resolve(&settings.listen)?;
+    refuse_open_door(&addresses, settings.config.allow_anyone_to_publish)?;
+    Ok(addresses)
 }
 
 /// The addresses behind what `--listen` says; a name may stand for several.
