@@ -423,6 +423,26 @@ fn every_answer_has_a_date_and_is_not_to_be_stored() {
     }
 }
 
+/// protocol: Every JSON body of an HTTP answer, errors and polls included, ends in one newline.
+#[test]
+fn json_ends_in_one_newline() {
+    let server = TestServer::start();
+    let post = || server.request("POST", "/channels/a").header("Idempotency-Key", "k").body("x");
+    for answer in [
+        post().send(),
+        post().send(),
+        server.get("/channels/a?after=earliest"),
+        server.get("/channels/a?wait=0"),
+        server.get("/channels"),
+        server.get("/nothing"),
+    ] {
+        assert!(answer.text().ends_with("}\n") && answer.text().lines().count() == 1, "{answer:?}");
+    }
+    // A payload is the publisher's, byte for byte.
+    server.post("/channels/b", "{}");
+    assert_eq!(server.get("/channels/b?after=earliest&format=raw").text(), "{}");
+}
+
 /// protocol: `X-Content-Type-Options: nosniff` and, where negotiated, `Vary`
 #[test]
 fn what_was_chosen_by_accept_says_so() {

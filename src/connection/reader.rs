@@ -139,11 +139,12 @@ impl Reader {
             Progress::Length { total } if *total <= bytes.len() => (*total, *total),
             Progress::Length { .. } => return Ok(None),
             Progress::Chunked { decoder, read, written } => {
-                let ended = decoder.decode(bytes, read, written)?;
+                let decoded = decoder.decode(bytes, read, written);
+                // Before any fault behind it: the same is told however the bytes are cut.
                 if *written - head_bytes > limits.body_bytes_max {
                     return Err(Error::BodyTooLarge);
                 }
-                if !ended {
+                if !decoded? {
                     return Ok(None);
                 }
                 (*written, *read)

@@ -34,7 +34,14 @@ pub(super) struct Content<'a> {
     pub body: &'a [u8],
 }
 
-const JSON: &str = "application/json";
+impl<'a> Content<'a> {
+    /// This JSON, ended by a newline: whoever reads it in a terminal has the prompt on its own line.
+    pub fn json(body: &'a mut Vec<u8>) -> Content<'a> {
+        body.push(b'\n');
+        Content { media_type: "application/json", body }
+    }
+}
+
 /// How long a refused client is asked to wait, in seconds: about what a drain or a peak takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
@@ -86,7 +93,7 @@ impl Engine {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         write(&mut body);
-        self.answer(index, reply, 200, Some(Content { media_type: JSON, body: &body }), |_| {});
+        self.answer(index, reply, 200, Some(Content::json(&mut body)), |_| {});
         self.body = body;
     }
 
@@ -95,7 +102,7 @@ impl Engine {
         self.count_refusal(refusal.code);
         let mut body = Vec::new();
         json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
-        let content = Content { media_type: JSON, body: &body };
+        let content = Content::json(&mut body);
         self.answer(index, reply, refusal.code.status(), Some(content), |out| {
             if let Some(allow) = refusal.allow {
                 http::header(out, "Allow", allow.as_bytes());
@@ -140,8 +147,7 @@ impl Engine {
         let reply = Reply::default();
         common_headers(&mut self.body, &reply, self.policies[0].lists_origins());
         http::header_display(&mut self.body, "Retry-After", RETRY_AFTER_SECONDS);
-        let content = Content { media_type: JSON, body: &body };
-        finish(&mut self.body, &reply, refusal.code.status(), Some(content));
+        finish(&mut self.body, &reply, refusal.code.status(), Some(Content::json(&mut body)));
         &self.body
     }
 
@@ -233,7 +239,7 @@ impl Engine {
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_display(out, "Tidings-Cursor", cursor);
-        finish(out, &reply, 200, Some(Content { media_type: JSON, body }));
+        finish(out, &reply, 200, Some(Content::json(body)));
         self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
     }
 

@@ -71,8 +71,9 @@ const LOOK_COST: usize = 16;
 const COMMANDS_SHARE: usize = 4;
 /// The system numbers sockets by index; no machine has this many.
 const INDEX_MAX: usize = 1 << 24;
-/// Bytes read and thrown away after the last answer, before the connection is cut.
-const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes read and thrown away after the last answer, before the connection is cut. Many clients
+/// send all they have before they look at an answer: this is far above what is a message.
+const DISCARD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long an idempotency key is remembered.
 const IDEMPOTENCY_AGE_MS: u64 = 5 * 60 * 1000;
 

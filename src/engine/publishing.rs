@@ -116,7 +116,7 @@ impl Engine {
                 let id = self.hub.cursor(seq);
                 let mut body = Vec::new();
                 json::write_published(&mut body, id, channel, subscribers);
-                let content = Content { media_type: "application/json", body: &body };
+                let content = Content::json(&mut body);
                 self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
             }
             other => self.refuse(index, reply, &outcome_refusal(other)),

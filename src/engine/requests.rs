@@ -264,7 +264,7 @@ impl Engine {
         }
         body.extend_from_slice(b"}");
         self.spend(looks * super::LOOK_COST);
-        let content = Content { media_type: "application/json", body: &body };
+        let content = Content::json(&mut body);
         self.answer(index, reply, 200, Some(content), |_| {});
         self.body = body;
     }
