@@ -1,4 +1,4 @@
-//! The contract's section "Who may do what", but for tokens.
+//! The contract's section "Who may do what", but for tokens, which are in `contract_tokens.rs`.
 
 mod common;
 

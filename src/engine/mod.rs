@@ -8,9 +8,10 @@
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
+//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies; `delivery` sends messages;
 //! `timeouts` expires, `leaving` drains, `commands` serves other threads.
 
+mod access;
 mod answers;
 mod commands;
 mod delivery;
@@ -37,6 +38,7 @@ use crate::os::{Event, Now};
 use crate::protocol::http;
 use crate::route::Policy;
 use crate::slab::Slab;
+use access::Access;
 use answers::Reply;
 use delivery::Delivery;
 use leaving::Leaving;
@@ -97,6 +99,7 @@ pub struct Engine {
     /// For connections by other listeners, and by those on loopback.
     policies: [Policy; 2],
     app: Option<Box<dyn App>>,
+    access: Access,
     hub: Hub,
     connections: Slab<Connection>,
     deadlines: Deadlines,
@@ -154,6 +157,7 @@ impl Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
             policies,
             app,
+            access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
             deadlines: Deadlines::new(tick(now)),
             ready: VecDeque::new(),
