@@ -322,16 +322,14 @@ impl fmt::Display for Denied {
             Denied::Required(Right::Publish) => ("publishing", "--publish-token"),
             Denied::Required(Right::Subscribe) => ("reading", "--subscribe-token or --publish-token"),
             Denied::Unknown => {
-                return f.write_str("the token is none of --publish-token, --subscribe-token, --token-file");
+                return f
+                    .write_str("the token is none of those that --publish-token, --subscribe-token, --token-file set");
             }
             Denied::ReadOnly => {
                 return f.write_str("the token is for reading; publishing needs one of --publish-token");
             }
             Denied::Prefix(prefixes) => {
-                return write!(
-                    f,
-                    "the token's prefix, by its option or file, allows only names with {prefixes} at the start"
-                );
+                return write!(f, "by its option or file the token is only for channels that begin with {prefixes}");
             }
         };
         write!(f, "{what} needs a token of {options}: Authorization: Bearer TOKEN, or ?token=TOKEN")

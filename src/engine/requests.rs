@@ -158,6 +158,8 @@ impl Engine {
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
                 self.open_websocket(index, reply, head)?;
+                // It came in by the embedder's word.
+                self.access.hold(index, None);
             }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
