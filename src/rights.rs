@@ -12,8 +12,8 @@ use std::hint;
 
 use sha1_smol::Sha1;
 
-/// Tokens at once, and channel prefixes of all tokens. Each guess is compared with all of them:
-/// some 100 microseconds at the most.
+/// Tokens at once, each prefix of one counted. What a request shows is compared with all of them: at
+/// most some 11 microseconds in a release build.
 const TOKENS_MAX: usize = 10_000;
 /// The longest token, and the longest prefix: that of a channel's name.
 const BYTES_MAX: usize = 128;
