@@ -12,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use tidings::Config;
-use tidings::internals::{Event, EventLoop, Now, Os, Parts};
+use tidings::internals::{Event, EventLoop, Now, Os, Parts, Process};
 
 /// How many deliveries one line is the mean of, about.
 const DELIVERIES: usize = 4_000_000;
@@ -185,6 +185,14 @@ impl Os for Sink {
     /// Time stands still: no heartbeat, no ping, no end of a message's age.
     fn now(&mut self) -> Now {
         Now { monotonic_ms: 1000, wall_ms: 1_764_000_000_000 }
+    }
+
+    fn elapsed_us(&mut self) -> u64 {
+        0
+    }
+
+    fn process(&mut self) -> Process {
+        Process::default()
     }
 
     fn random(&mut self) -> u64 {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -148,6 +148,8 @@ pub struct Commands {
     room: Condvar,
     /// A wake is under way that the loop has not answered yet.
     woken: AtomicBool,
+    /// Publishes that found the queue full, and that the loop has not heard of.
+    refused: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
     commands_max: usize,
     bytes_max: usize,
@@ -167,6 +169,7 @@ impl Commands {
             queue: Mutex::default(),
             room: Condvar::new(),
             woken: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             wake,
             commands_max,
             bytes_max,
@@ -177,6 +180,7 @@ impl Commands {
     pub fn push(&self, command: Command) -> Result<(), PublishError> {
         let queue = self.lock();
         if self.is_full(&queue, &command) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(PublishError::Full);
         }
         self.take_in(queue, command)
@@ -218,6 +222,11 @@ impl Commands {
     /// last `pop` then wakes it again.
     pub fn awake(&self) {
         self.woken.store(false, Ordering::Release);
+    }
+
+    /// How many publishes found the queue full since it was last asked.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
     }
 
     /// The oldest command.

@@ -30,6 +30,9 @@ pub struct Config {
     /// Default: false, so that `bind` to a non-loopback address fails without a publish token.
     pub allow_anyone_to_publish: bool,
 
+    /// One line in the log, at level `info`, for each connection at its end. Default: false.
+    pub log_connections: bool,
+
     // What is kept.
     /// Messages kept per channel. Default 1000. Beyond it the channel's oldest are evicted, and
     /// whoever still wanted them is told a gap.
@@ -117,6 +120,7 @@ impl Default for Config {
             origins: Vec::new(),
             tokens: Tokens::default(),
             allow_anyone_to_publish: false,
+            log_connections: false,
             history_messages: 1000,
             history_bytes: 64 * MIB,
             history_age: Duration::from_secs(3600),

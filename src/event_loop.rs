@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::metrics::Limit;
 use crate::os::{Event, Now, Os};
 use crate::route::{Policy, PolicyError};
 
@@ -60,7 +61,6 @@ pub struct EventLoop<O: Os> {
     loopback: Vec<bool>,
     first_listener: usize,
     now: Now,
-    wakes: u64,
 }
 
 /// Readiness of a listener: a state, like that of every socket.
@@ -87,15 +87,15 @@ impl<O: Os> EventLoop<O> {
             loopback: parts.loopback,
             first_listener: 0,
             now,
-            wakes: 0,
         })
     }
 
     /// One turn, waiting at most this long for something to do (`None`: for ever).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<Turn> {
-        self.wait(timeout)?;
+        let began_us = self.wait(timeout)?;
         self.accept();
         self.read();
+        self.answer_scrapes();
         self.take_commands();
         self.engine.expire();
         self.engine.commit();
@@ -108,6 +108,7 @@ impl<O: Os> EventLoop<O> {
             self.listeners.clear();
             self.os.close_listeners();
         }
+        self.engine.end_turn(self.os.elapsed_us() - began_us);
         Ok(Turn { more: self.next_timeout() == Some(Duration::ZERO), stopped })
     }
 
@@ -146,10 +147,12 @@ impl<O: Os> EventLoop<O> {
         self.engine.check_invariants();
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits, and tells when the turn began.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let timeout = self.next_timeout().into_iter().chain(timeout).min();
         self.events.clear();
         self.os.wait(timeout, &mut self.events)?;
+        let began_us = self.os.elapsed_us();
         self.now = self.os.now();
         self.engine.begin_turn(self.now);
         for &event in &self.events {
@@ -159,11 +162,10 @@ impl<O: Os> EventLoop<O> {
                         *listener = Listener { pending: true, retry_at_ms: None };
                     }
                 }
-                Event::Wake => self.wakes += 1,
-                socket => self.engine.notice(socket),
+                other => self.engine.notice(other),
             }
         }
-        Ok(())
+        Ok(began_us)
     }
 
     fn accept(&mut self) {
@@ -191,6 +193,7 @@ impl<O: Os> EventLoop<O> {
             return match self.os.accept(number, beyond) {
                 Ok(()) => {
                     self.os.close(beyond);
+                    self.engine.turned_away();
                     more
                 }
                 Err(error) => self.accept_failed(&error),
@@ -208,7 +211,7 @@ impl<O: Os> EventLoop<O> {
         }
     }
 
-    fn accept_failed(&self, error: &io::Error) -> Listener {
+    fn accept_failed(&mut self, error: &io::Error) -> Listener {
         match error.kind() {
             io::ErrorKind::WouldBlock => Listener { pending: false, retry_at_ms: None },
             // accept(2): the connection died in the queue, or a signal came; the next may be well.
@@ -217,7 +220,8 @@ impl<O: Os> EventLoop<O> {
             }
             // No descriptor, no memory, or something new: never exit, never spin.
             _ => {
-                log::warn!("accept failed: {error}; trying again shortly");
+                log::debug!("accept failed: {error}; trying again shortly");
+                self.engine.note_limit(Limit::Descriptors);
                 Listener { pending: true, retry_at_ms: Some(self.now.monotonic_ms + ACCEPT_RETRY_MS) }
             }
         }
@@ -243,7 +247,17 @@ impl<O: Os> EventLoop<O> {
         }
     }
 
+    /// Asks the system about the process only if somebody asks us.
+    fn answer_scrapes(&mut self) {
+        if self.engine.is_scraped() {
+            let process = self.os.process();
+            self.engine.answer_scrapes(process);
+        }
+    }
+
     fn take_commands(&mut self) {
+        let refused = self.commands.take_refused();
+        self.engine.note_limit_times(Limit::CommandsMax, refused);
         self.commands.awake();
         self.engine.begin_commands();
         for _ in 0..COMMANDS_PER_TURN_MAX {
@@ -251,7 +265,7 @@ impl<O: Os> EventLoop<O> {
                 break;
             }
             match self.commands.pop() {
-                Some(command) => self.engine.command(command, self.wakes),
+                Some(command) => self.engine.command(command),
                 None => break,
             }
         }

@@ -47,6 +47,8 @@ mod commands;
 
 mod app;
 
+mod metrics;
+
 mod engine;
 
 mod event_loop;
@@ -68,7 +70,7 @@ pub mod internals {
     pub use crate::Config;
     pub use crate::commands::{Command, Commands};
     pub use crate::event_loop::{EventLoop, Parts, Turn};
-    pub use crate::os::{Event, Now, Os};
+    pub use crate::os::{Event, Now, Os, Process};
 }
 
 /// The README's example is compiled with the others.

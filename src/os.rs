@@ -21,6 +21,21 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
+/// What the system says of this process; `None` for what it does not say.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Memory that is resident, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Time spent on a processor, by the program and by the system for it, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// Descriptors that are open.
+    pub descriptors: Option<u64>,
+    /// Descriptors that may be open.
+    pub descriptors_max: Option<u64>,
+    /// When it was started, in Unix microseconds.
+    pub started_us: Option<u64>,
+}
+
 /// What `wait` found.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -48,6 +63,10 @@ pub trait Os {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
     /// Reads both clocks.
     fn now(&mut self) -> Now;
+    /// Microseconds of the clock that never goes back: for how long a turn takes, no more.
+    fn elapsed_us(&mut self) -> u64;
+    /// Asks the system about this process. Costs several system calls.
+    fn process(&mut self) -> Process;
     /// Random bits, unpredictable to peers.
     fn random(&mut self) -> u64;
     /// Accepts a connection on this listener and registers it as socket `index`, once, for both
@@ -74,6 +93,8 @@ pub struct Mio {
     /// By index; 8 bytes a slot.
     sockets: Vec<Option<TcpStream>>,
     started: Instant,
+    /// When the process was started, once it was asked for: it must not waver between scrapes.
+    process_started_us: Option<u64>,
     random: RandomState,
     draws: u64,
 }
@@ -144,6 +165,7 @@ impl Mio {
             listeners: registered,
             sockets: Vec::new(),
             started: Instant::now(),
+            process_started_us: None,
             random: RandomState::new(),
             draws: 0,
         })
@@ -203,6 +225,25 @@ impl Os for Mio {
         Now { monotonic_ms: self.started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
     }
 
+    fn elapsed_us(&mut self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    fn process(&mut self) -> Process {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let stat = read("/proc/self/stat");
+        if self.process_started_us.is_none() {
+            self.process_started_us = started_us(&stat, &read("/proc/stat"));
+        }
+        Process {
+            resident_bytes: resident_bytes(&read("/proc/self/status")),
+            cpu_us: cpu_us(&stat),
+            descriptors: open_descriptors(),
+            descriptors_max: descriptors_max(&read("/proc/self/limits")),
+            started_us: self.process_started_us,
+        }
+    }
+
     fn random(&mut self) -> u64 {
         // std keys each RandomState from the system's randomness; SipHash spreads it over draws.
         self.draws += 1;
@@ -252,6 +293,55 @@ impl Os for Mio {
     }
 }
 
+// What Linux writes in /proc (proc(5)). Elsewhere nothing is there, and nothing is told.
+
+/// What the kernel's clock ticks are to programs, whatever they are inside (`USER_HZ`).
+const TICK_US: u64 = 10_000;
+
+/// `VmRSS:     5124 kB`.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let kib: u64 = after(status, "VmRSS:")?.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The fields of `/proc/self/stat` behind the program's name, which may have spaces and brackets
+/// in it; the first is the third of the manual.
+fn stat_field(stat: &str, number: usize) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+/// Fields 14 and 15: user and system time.
+fn cpu_us(stat: &str) -> Option<u64> {
+    Some((stat_field(stat, 14)? + stat_field(stat, 15)?) * TICK_US)
+}
+
+/// Field 22: ticks since the machine was booted, which was at `btime` seconds.
+fn started_us(stat: &str, machine: &str) -> Option<u64> {
+    let booted: u64 = after(machine, "btime ")?.split_whitespace().next()?.parse().ok()?;
+    Some(booted * 1_000_000 + stat_field(stat, 22)? * TICK_US)
+}
+
+/// `Max open files            1024                 524288               files`: the first counts.
+fn descriptors_max(limits: &str) -> Option<u64> {
+    after(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
+}
+
+fn open_descriptors() -> Option<u64> {
+    let directory = "/proc/self/fd";
+    // Since Linux 6.2 the directory's size is their number; before they have to be counted.
+    match std::fs::metadata(directory).ok()?.len() {
+        // The one that the count itself takes does not count.
+        0 => Some((std::fs::read_dir(directory).ok()?.count() as u64).saturating_sub(1)),
+        number => Some(number),
+    }
+}
+
+/// What stands behind these words at the beginning of a line.
+fn after<'a>(text: &'a str, words: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(words))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +354,33 @@ mod tests {
         for (nth, draw) in draws.iter().enumerate() {
             assert!(!draws[..nth].contains(draw));
         }
+    }
+
+    #[test]
+    fn proc_is_read_as_the_manual_says() {
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    5124 kB\n"), Some(5124 * 1024));
+        let stat = "7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 123 45 0 0 20 0 1 0 6000 0 0";
+        assert_eq!(cpu_us(stat), Some(1_680_000));
+        assert_eq!(started_us(stat, "cpu 1 2\nbtime 1764000000\n"), Some(1_764_000_060_000_000));
+        let limits = "Limit   Soft Limit   Hard Limit   Units\nMax open files   1024   524288   files\n";
+        assert_eq!(descriptors_max(limits), Some(1024));
+        for text in ["", ")", "x (y) S", "VmRSS:", "Max open files   unlimited", "btime x"] {
+            let told = [resident_bytes(text), cpu_us(text), started_us(text, text), descriptors_max(text)];
+            assert_eq!(told, [None; 4], "{text:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells_all_of_a_process() {
+        let mut os = Mio::new(Vec::new(), 65536, Duration::from_secs(60)).unwrap();
+        let Process { resident_bytes, cpu_us, descriptors, descriptors_max, started_us } = os.process();
+        assert!(resident_bytes.unwrap() > 100_000);
+        assert!(cpu_us.is_some());
+        // The standard streams, the poll and the waker.
+        assert!((4..=descriptors_max.unwrap()).contains(&descriptors.unwrap()));
+        assert!(started_us.unwrap() / 1000 <= os.now().wall_ms + 1000);
+        assert_eq!(os.process().started_us, started_us, "it does not waver");
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn what_is_wrong_is_said_on_standard_error_with_code_2() {
         (&["serve"], "tidings: unexpected argument serve"),
         (&["--stdin", "a\nb\x1b"], "tidings: --stdin a\nb\\u{1b}: this is not right"),
         (&["--listen", "0.0.0.0:0"], "tidings: --listen 0.0.0.0:0: other hosts can reach this address"),
+        (&["--print-config", "-l", "0.0.0.0:0"], "tidings: --listen 0.0.0.0:0: other hosts can reach this address"),
     ] {
         let output = tidings(arguments).output().unwrap();
         let (code, stdout, stderr) = outcome(&output);
@@ -98,6 +99,13 @@ fn an_address_that_cannot_be_had_is_explained_with_code_1() {
     let taken = taken.local_addr().unwrap().to_string();
     for (arguments, start, reason) in [
         (&["--listen", &taken][..], format!("tidings: cannot listen on {taken}: "), "the port is in use"),
+        // RFC 6761 6.4: nobody has this name. Who only asks is told the same.
+        (&["--listen", "nobody.invalid:1"], "tidings: --listen nobody.invalid:1: ".into(), "the name does not lead"),
+        (
+            &["--print-config", "--listen", "nobody.invalid:1"],
+            "tidings: --listen nobody.invalid:1: ".into(),
+            "the name does not lead",
+        ),
         // RFC 5737: no host has this address.
         (
             &["--listen", "192.0.2.1:0", "--allow-anyone-to-publish"],
@@ -228,7 +236,7 @@ fn lines_of_standard_input_are_published_and_serving_goes_on() {
     input.write_all(b"one\r\nmuch too long\nb\xff\nlast").unwrap();
     drop(input);
     server.hear("line 2: 13 bytes, the limit is 8: skipped");
-    server.hear("standard input has ended after 4 lines; serving goes on");
+    server.hear("standard input has ended after 4 lines, 3 of them published; serving goes on");
 
     let answer =
         server.ask("GET /channels/log?after=earliest&wait=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

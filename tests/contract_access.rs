@@ -277,11 +277,11 @@ fn forwarded_names_are_not_believed() {
 
 // Reading across sites.
 
-/// protocol: cross-site reads | GET of channels and their list with `Sec-Fetch-Site: cross-site` only with a listed Origin, or as a navigation: otherwise 403
+/// protocol: cross-site reads | GET of channels, their list and `/metrics` with `Sec-Fetch-Site: cross-site` only with a listed Origin, or as a navigation: otherwise 403
 #[test]
 fn another_site_reads_only_with_a_listed_origin_or_as_a_navigation() {
     let server = TestServer::start_with(|config| config.origins = vec!["https://listed.example".into()]);
-    for target in ["/channels/a?wait=0", "/channels/a,b?wait=0", "/channels"] {
+    for target in ["/channels/a?wait=0", "/channels/a,b?wait=0", "/channels", "/metrics"] {
         let ask = |headers: &[(&str, &str)]| {
             let request = server.request("GET", target);
             let answer = headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send();

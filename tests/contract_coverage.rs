@@ -31,8 +31,6 @@ const NO_RULE: &[(&str, &str)] = &[
 /// Rules, or parts of rules, that are still to be built.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("With a durable or shared log: kept", "memory is the only log"),
-    ("counted in the metrics", "metrics"),
-    ("Prometheus text", "metrics"),
     ("`GET /` | the playground", "a viewer page stands in its place"),
     ("`GET /tidings.js` | the browser client", "the browser client"),
 ];

@@ -148,6 +148,30 @@ fn health_and_readiness() {
     assert_eq!((answer.status, answer.code().as_str()), (503, "draining"));
 }
 
+/// protocol: Prometheus text, version 0.0.4, with no label that names a channel
+#[test]
+fn metrics_are_answered_as_prometheus_asks_for_them() {
+    let server = TestServer::start_with(|config| config.drain_grace = Duration::from_secs(60));
+    server.publish("a.channel", "x");
+    // What Prometheus sends.
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let answer = server.request("GET", "/metrics").header("Accept", accept).send();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    let text = answer.text();
+    for line in ["# TYPE tidings_head gauge", "tidings_head 1", "tidings_messages_published_total 1"] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("a.channel"), "{text}");
+    let head = server.head("/metrics");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("Content-Type"), answer.header("Content-Type"));
+    assert_eq!(server.post("/metrics", "").status, 405);
+    server.drain();
+    assert!(server.get("/metrics").text().lines().any(|line| line == "tidings_draining 1"), "also while leaving");
+}
+
 // Errors.
 
 /// protocol: Errors are JSON: `{"error":{"status":413,"code":"message_too_large"

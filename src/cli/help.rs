@@ -199,7 +199,7 @@ mod tests {
 Written by a test from the table in `src/cli/options.rs`; `tidings --help` prints the same.
 
 An option wins over its variable, and that over the default; `tidings --print-config` shows every
-value and where it comes from, and checks them all. An empty variable counts as not set. A flag is
+value and where it comes from, and refuses what a start would refuse, but binds nothing. An empty variable counts as not set. A flag is
 `yes` or `no` in a variable, and `--flag=no` takes one back. A list is repeated as an option and
 joined by commas in a variable; of anything else given twice the last counts.
 

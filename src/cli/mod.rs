@@ -51,7 +51,10 @@ fn answer_or_serve() -> Result<(), Failure> {
         Request::Help => answer(&help::text()),
         Request::Version => answer(&banner::version()),
         Request::PrintConfig(chosen) => {
-            Sources::of(&chosen.settings).read().map_err(Failure::Usage)?;
+            // Only what would serve is shown.
+            let mut settings = chosen.settings.clone();
+            settings.config.tokens = Sources::of(&settings).read().map_err(Failure::Usage)?;
+            addresses(&settings)?;
             answer(&help::config(&chosen))
         }
         Request::Serve(settings) => serve(settings),
@@ -70,9 +73,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     let limits = descriptors::raise(settings.config.connections_max);
     settings.config.connections_max = limits.connections;
 
-    let addresses = resolve(&settings.listen)?;
-    let is_guarded = settings.config.tokens.publish_count() > 0;
-    refuse_open_door(&addresses, is_guarded || settings.config.allow_anyone_to_publish)?;
+    let addresses = addresses(&settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
@@ -88,6 +89,14 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     });
     started.map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|error| Failure::Runtime(format!("the server stopped: {error}")))
+}
+
+/// Where to listen, if that is allowed.
+fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = resolve(&settings.listen)?;
+    let is_guarded = settings.config.tokens.publish_count() > 0;
+    refuse_open_door(&addresses, is_guarded || settings.config.allow_anyone_to_publish)?;
+    Ok(addresses)
 }
 
 /// The addresses behind what `--listen` says; a name may stand for several.

@@ -346,6 +346,12 @@ pub(crate) static GROUPS: &[Group] = &[
                 "debug",
             ),
             option(
+                "log-connections",
+                Kind::Flag(|s| &mut s.config.log_connections),
+                "One line, at level info, for each connection at its end: transport, time, counts, reason.",
+                "yes",
+            ),
+            option(
                 "print-config",
                 Kind::Question(Question::PrintConfig),
                 "Print each value and where it comes from, and exit.",

@@ -96,6 +96,35 @@ impl CloseReason {
     }
 }
 
+macro_rules! names {
+    ($($variant:ident $name:literal,)*) => {
+        impl CloseReason {
+            /// Every reason.
+            pub const ALL: &'static [CloseReason] = &[$(CloseReason::$variant,)*];
+
+            /// The reason as metrics and log lines name it, for ever.
+            pub fn name(self) -> &'static str {
+                match self { $(CloseReason::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+names! {
+    PeerClosed "peer_closed",
+    Reset "reset",
+    Finished "finished",
+    Idle "idle",
+    RequestTimeout "request_timeout",
+    Stalled "stalled",
+    Silent "silent",
+    Protocol "protocol",
+    OutputLimit "output_limit",
+    TooMany "too_many",
+    Revoked "revoked",
+    Leaving "leaving",
+}
+
 /// Bits of a connection.
 #[derive(Copy, Clone, Default, PartialEq, Eq)]
 pub struct Flags(u32);

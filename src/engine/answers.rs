@@ -4,6 +4,7 @@
 //! on the request (`Connection`, `Vary`, CORS) is in `Reply`. RFC 9110, RFC 9112, Fetch 3.2.
 
 use super::Engine;
+use crate::app::Transport;
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
@@ -91,6 +92,7 @@ impl Engine {
 
     /// Says why not, and what would be right.
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
+        self.count_refusal(refusal.code);
         let mut body = Vec::new();
         json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
         let content = Content { media_type: JSON, body: &body };
@@ -157,6 +159,7 @@ impl Engine {
         let form = if reply.http_10 { Form::SseRawPlain } else { Form::SseRawChunked };
         let retry = self.retry_ms();
         log::debug!("connection {index} is asked to come back: {refusal}");
+        self.count_refusal(refusal.code);
         self.start_stream(index, reply, form);
         self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
         self.answered(index, reply.keep_alive && form.is_chunked());
@@ -174,16 +177,19 @@ impl Engine {
     pub(super) fn answer_poll(&mut self, index: u32, gap: Option<&Gap>) {
         let keep_alive = self.connections[index].flags.has(Flags::KEEP_ALIVE);
         let mut own = self.connections[index].own.take().unwrap_or_default();
+        let mut messages = 0;
         own.append_with(|out| {
-            if self.connections[index].flags.has(Flags::RAW) {
-                self.write_raw_answer(index, gap, out);
+            messages = if self.connections[index].flags.has(Flags::RAW) {
+                self.write_raw_answer(index, gap, out)
             } else {
                 let mut body = Vec::new();
-                self.write_poll_answer_with(index, gap, out, &mut body);
-            }
+                self.write_poll_answer_with(index, gap, out, &mut body)
+            };
         });
         self.spend(own.len());
         self.connections[index].own = Some(own);
+        gap.into_iter().for_each(|gap| self.count_gap(gap));
+        self.count_delivered(index, Transport::Poll, messages);
         self.answered(index, keep_alive);
         self.set_deadline_between_requests(index);
     }
@@ -196,14 +202,15 @@ impl Engine {
         self.queue_reader(index);
     }
 
-    /// Appends the whole JSON answer of a poll.
-    pub(super) fn write_poll_answer(&mut self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) {
+    /// Appends the whole JSON answer of a poll, and tells how many messages are in it.
+    pub(super) fn write_poll_answer(&mut self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) -> usize {
         let mut body = std::mem::take(&mut self.body);
-        self.write_poll_answer_with(index, gap, out, &mut body);
+        let messages = self.write_poll_answer_with(index, gap, out, &mut body);
         self.body = body;
+        messages
     }
 
-    fn write_poll_answer_with(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>, body: &mut Vec<u8>) {
+    fn write_poll_answer_with(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>, body: &mut Vec<u8>) -> usize {
         body.clear();
         let messages = self.hub.merged_after(index).map(|key| self.hub.message(key));
         let head = self.hub.cursor(self.hub.head());
@@ -213,10 +220,11 @@ impl Engine {
         common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_display(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content { media_type: JSON, body }));
+        self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
     }
 
-    /// Appends the whole raw answer of a poll: one message, or 204.
-    fn write_raw_answer(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) {
+    /// Appends the whole raw answer of a poll: one message, or 204. Tells how many.
+    fn write_raw_answer(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) -> usize {
         let reply = self.held_reply(index);
         let message = self.hub.merged_after(index).next().map(|key| self.hub.message(key));
         let status = if message.is_some() { 200 } else { 204 };
@@ -232,7 +240,8 @@ impl Engine {
         let Some(message) = message else {
             // Nothing of these channels is left after the subscriber: the head is its place too.
             http::header_display(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
-            return finish(out, &reply, status, None);
+            finish(out, &reply, status, None);
+            return 0;
         };
         let media_type = form::content_type(&message);
         if form::needs_attachment(media_type) {
@@ -247,6 +256,7 @@ impl Engine {
         }
         http::header_display(out, "Tidings-Cursor", message.id);
         finish(out, &reply, status, Some(Content { media_type, body: message.payload.bytes() }));
+        1
     }
 
     /// The manner in which a held poll is to be answered.

@@ -17,10 +17,12 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::{Engine, pending_of};
+use crate::app::Transport;
 use crate::connection::{CloseReason, Connection, Flags, MANY, NONE, State};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::hub::{ChannelKey, Hub, MessageKey};
+use crate::metrics::Limit;
 use crate::protocol::websocket::CloseCode;
 use crate::slab::Slab;
 
@@ -57,6 +59,8 @@ struct Batch {
     bytes: Vec<u8>,
     /// Where each message ends in `bytes`, and its number.
     ends: Vec<End>,
+    /// For the whole answer to a poll: how many messages are in it.
+    answered: usize,
     /// Nothing of the channel is left after it.
     complete: bool,
     valid: bool,
@@ -207,7 +211,8 @@ impl Engine {
     pub fn trim(&mut self) {
         let head = self.hub.head();
         let through = self.delivery.fresh.served_through(head);
-        self.hub.trim(self.now.monotonic_ms, through);
+        let unoffered = self.hub.trim(self.now.monotonic_ms, through);
+        self.note_limit_times(Limit::BurstBytesMax, unoffered);
         // Slots of evicted messages may be used again.
         self.delivery.forget_batches();
         let single = &mut self.delivery.single;
@@ -281,6 +286,7 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Err(_) => return self.kill(index, CloseReason::Reset),
         };
+        self.count_sent(index, written);
         let whole = match self.delivery.output {
             Output::Nothing => return,
             Output::Rest => self.sent_rest(index, written),
@@ -332,11 +338,13 @@ impl Engine {
         }
         let message = std::mem::replace(&mut connection.message, NONE);
         connection.sent = 0;
+        let transport = transport_of(connection.form);
         let subscribed = connection.state.is_subscribed();
         if subscribed {
             self.hub.set_cursor(index, self.hub.seq(MessageKey(message)));
         }
         self.hub.unpin(MessageKey(message));
+        self.count_delivered(index, transport, 1);
         true
     }
 
@@ -364,6 +372,8 @@ impl Engine {
             if batch.complete {
                 connection.pending = NONE;
             }
+            let (transport, messages) = (transport_of(connection.form), batch.ends.len());
+            self.count_delivered(index, transport, messages);
             return true;
         }
         let whole = batch.ends.partition_point(|end| end.at as usize <= written);
@@ -377,6 +387,8 @@ impl Engine {
             connection.sent = (written - start) as u32;
             self.hub.pin(MessageKey(connection.message));
         }
+        let transport = transport_of(connection.form);
+        self.count_delivered(index, transport, whole);
         false
     }
 
@@ -432,6 +444,7 @@ impl Engine {
 
     /// Tells a subscriber that messages are lost to it, in its own way.
     pub(super) fn tell_gap(&mut self, index: u32, gap: &Gap) {
+        self.count_gap(gap);
         let connection = &mut self.connections[index];
         match connection.form {
             Form::WsRaw => self.close_websocket(
@@ -470,7 +483,7 @@ impl Engine {
         if !self.delivery.batches[Form::Poll as usize].serves(channel, cursor) {
             let mut batch = std::mem::take(&mut self.delivery.batches[Form::Poll as usize]);
             batch.bytes.clear();
-            self.write_poll_answer(index, None, &mut batch.bytes);
+            batch.answered = self.write_poll_answer(index, None, &mut batch.bytes);
             batch.serve_from(&self.hub, ChannelKey(channel), cursor);
             self.delivery.batches[Form::Poll as usize] = batch;
         }
@@ -478,14 +491,26 @@ impl Engine {
     }
 
     fn sent_answer(&mut self, index: u32, written: usize) -> bool {
-        let rest = &self.delivery.batches[Form::Poll as usize].bytes[written..];
+        let batch = &self.delivery.batches[Form::Poll as usize];
+        let rest = &batch.bytes[written..];
         let whole = rest.is_empty();
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
             self.connections[index].own().append(rest);
         }
+        let messages = batch.answered;
+        self.count_delivered(index, Transport::Poll, messages);
         self.end_poll(index);
         whole
+    }
+}
+
+/// The transport of messages in this form.
+fn transport_of(form: Form) -> Transport {
+    match form {
+        Form::Poll => Transport::Poll,
+        form if form.is_sse() => Transport::Sse,
+        _ => Transport::WebSocket,
     }
 }
 

@@ -8,15 +8,19 @@
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies; `delivery` sends messages;
-//! `timeouts` expires, `leaving` drains, `commands` serves other threads.
+//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
+//! `delivery` sends messages; `timeouts` expires, `leaving` drains, `commands` serves other threads,
+//! `counting` counts.
 
 mod access;
 mod answers;
 mod commands;
+mod connection_log;
+mod counting;
 mod delivery;
 mod invariants;
 mod leaving;
+mod limits_log;
 mod publishing;
 mod reading;
 mod requests;
@@ -34,14 +38,17 @@ use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
 use crate::deadlines::{Deadlines, TICK_MS};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
+use crate::metrics::{Counters, Limit};
 use crate::os::{Event, Now};
 use crate::protocol::http;
 use crate::route::Policy;
 use crate::slab::Slab;
 use access::Access;
 use answers::Reply;
+use connection_log::ConnectionLog;
 use delivery::Delivery;
 use leaving::Leaving;
+use limits_log::LimitsLog;
 
 /// Connections over `connections_max` that are still accepted, to be told so.
 pub const RESERVE: usize = 16;
@@ -125,6 +132,12 @@ pub struct Engine {
     own_bytes: usize,
     subscribers: [usize; 3],
     turns: u64,
+    counters: Counters,
+    limits_log: LimitsLog,
+    /// Only if the operator wishes lines about connections.
+    connection_log: Option<ConnectionLog>,
+    /// Who waits for the metrics, until the loop has asked the system about the process.
+    scrapes: Vec<(u32, Reply)>,
     /// Reused for answers' bodies.
     body: Vec<u8>,
 }
@@ -177,6 +190,10 @@ impl Engine {
             own_bytes: 0,
             subscribers: [0; 3],
             turns: 0,
+            counters: Counters::default(),
+            limits_log: LimitsLog::default(),
+            connection_log: config.log_connections.then(ConnectionLog::default),
+            scrapes: Vec::new(),
             body: Vec::new(),
             config,
         }
@@ -244,7 +261,9 @@ impl Engine {
         connection.flags.set(Flags::KEEP_ALIVE);
         if self.connections.len() > self.config.connections_max {
             self.connections[index].flags.set(Flags::OVER);
+            self.note_limit(Limit::ConnectionsMax);
         }
+        self.count_accepted(index);
         // The head's deadline runs from accept: silence must not hold a descriptor.
         self.set_deadline(index, self.config.head_timeout);
     }
@@ -253,9 +272,13 @@ impl Engine {
         &self.policies[usize::from(self.connections[index].flags.has(Flags::LOOPBACK))]
     }
 
-    /// The system says that a socket may be read or written. It may be wrong, and late.
+    /// The system says that a socket may be read or written, or that another thread wakes us. It
+    /// may be wrong, and late.
     pub fn notice(&mut self, event: Event) {
-        let Event::Socket { index, readable, writable, read_closed } = event else { return };
+        let Event::Socket { index, readable, writable, read_closed } = event else {
+            self.counters.wakes += u64::from(event == Event::Wake);
+            return;
+        };
         let Some(connection) = self.connections.get_mut(index) else { return };
         if connection.state == State::Dead {
             return;
@@ -348,6 +371,7 @@ impl Engine {
         }
         self.deadlines.clear(index);
         self.account(index);
+        self.count_closed(index, reason);
         self.dead.push(index);
     }
 
@@ -414,7 +438,7 @@ impl Engine {
         while self.own_bytes + self.hub.detached_bytes() > self.config.output_bytes_max {
             // Pinned and half-written bytes belong to blocked connections; the longest-blocked goes.
             let Some(longest) = self.delivery.longest_blocked(&self.connections) else { break };
-            log::debug!("output-bytes is spent: closing the connection blocked for longest");
+            self.note_limit(Limit::OutputBytesMax);
             self.kill(longest, CloseReason::OutputLimit);
         }
     }
@@ -434,7 +458,7 @@ impl Engine {
             intake_bytes: self.intake_bytes,
             output_bytes: self.own_bytes + self.hub.detached_bytes(),
             turns: self.turns,
-            wakes: 0,
+            wakes: self.counters.wakes,
         }
     }
 }

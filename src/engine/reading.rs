@@ -86,11 +86,13 @@ impl Engine {
         if !full && !connection.flags.has(Flags::READ_CLOSED) {
             connection.flags.clear(Flags::READABLE);
         }
-        match connection.state {
+        let state = connection.state;
+        self.count_received(index, bytes.len());
+        match state {
             State::Request | State::Held | State::WebSocket => self.process(index, bytes),
             State::Stream => {}
             State::Finishing | State::Lingering => {
-                let cold = connection.cold();
+                let cold = self.connections[index].cold();
                 cold.discarded += bytes.len();
                 if cold.discarded > DISCARD_BYTES_MAX {
                     self.kill(index, CloseReason::Finished);

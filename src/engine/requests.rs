@@ -10,6 +10,7 @@ use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
+use crate::metrics::Limit;
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
@@ -58,6 +59,7 @@ impl Engine {
             let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
             self.refuse_request(index, &reply, &head, &self.over_refusal());
             self.connections[index].reason = CloseReason::TooMany;
+            self.count_request(index);
             return Progress::Consumed(total);
         }
         self.spend(super::REQUEST_COST);
@@ -83,6 +85,7 @@ impl Engine {
             self.refuse_request(index, &reply, &head, &refusal);
         }
         self.connections[index].flags.clear(Flags::HEAD_BEGUN);
+        self.count_request(index);
         Progress::Consumed(consumed)
     }
 
@@ -103,6 +106,7 @@ impl Engine {
             // The body is on its way, and where it ends is of no interest any more.
             let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
             self.refuse_request(index, &reply, head, &refusal);
+            self.count_request(index);
             return Progress::Consumed(total);
         }
         if head.expect_continue {
@@ -185,7 +189,8 @@ impl Engine {
             Action::Ready => {
                 self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
             }
-            Action::Client | Action::Metrics | Action::App => self.answer_app(index, reply, head, body)?,
+            Action::Metrics => self.scrape(index, reply),
+            Action::Client | Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
     }
@@ -294,11 +299,17 @@ impl Engine {
     pub(super) fn refuse_intake(&mut self, index: u32) {
         let message = "the server holds too many unfinished requests and messages; try again later";
         match self.connections[index].state {
-            State::WebSocket => self.close_websocket(index, websocket::CloseCode::TRY_LATER, message),
+            State::WebSocket => {
+                self.count_refusal(Code::Busy);
+                self.close_websocket(index, websocket::CloseCode::TRY_LATER, message);
+            }
             // Answers keep the order of the requests; the commit that answers those comes this turn.
             State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
-            _ => self.kill(index, CloseReason::Finished),
+            _ => {
+                self.note_limit(Limit::IntakeBytesMax);
+                self.kill(index, CloseReason::Finished);
+            }
         }
     }
 

@@ -30,6 +30,7 @@ impl Engine {
             self.expire_connection(index);
         }
         self.expire_leaving();
+        self.tell_limits();
     }
 
     fn expire_connection(&mut self, index: u32) {
@@ -151,7 +152,7 @@ impl Engine {
         }
         let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick))];
         let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
-        let due = due.chain(self.hub.next_expiry_ms()).min()?;
+        let due = due.chain(self.hub.next_expiry_ms()).chain(self.limits_log.next_ms()).min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
     }
 }

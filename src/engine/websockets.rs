@@ -123,7 +123,9 @@ impl Engine {
             time_ms: self.now.wall_ms,
             monotonic_ms: self.now.monotonic_ms,
         });
+        self.count_publish(index);
         if let Err(refusal) = appended {
+            self.count_refusal(refusal.code);
             self.close_websocket(index, CloseCode::TRY_LATER, &refusal.message);
         }
     }
@@ -132,6 +134,7 @@ impl Engine {
         let result = names::channel_name(channel.as_bytes())
             .and_then(|channel| self.append_publication(channel, publication, None, self.leaving.is_some()));
         if let Err(refusal) = result {
+            self.count_refusal(refusal.code);
             log::warn!("an app's message to a channel was refused: {refusal}");
         }
     }
@@ -163,7 +166,7 @@ impl Engine {
                 self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
             }
             Err(refusal) => {
-                self.connections[index].own().append_with(|out| form::ws_error(&refusal, reference, out));
+                self.refuse_command(index, &refusal, reference);
                 self.queue_ready(index);
             }
         }
@@ -301,7 +304,13 @@ impl Engine {
             return Err(refusal);
         }
         self.connections[index].cold().unanswered += 1;
+        self.count_publish(index);
         Ok(())
+    }
+
+    fn refuse_command(&mut self, index: u32, refusal: &Refusal, reference: Option<&str>) {
+        self.count_refusal(refusal.code);
+        self.connections[index].own().append_with(|out| form::ws_error(refusal, reference, out));
     }
 
     /// Answers a publish command, now that the log has decided.
@@ -319,10 +328,7 @@ impl Engine {
                 let id = self.hub.cursor(seq);
                 connection.own().append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
             }
-            other => {
-                let refusal = outcome_refusal(other);
-                connection.own().append_with(|out| form::ws_error(&refusal, reference, out));
-            }
+            other => self.refuse_command(index, &outcome_refusal(other), reference),
         }
         self.queue_ready(index);
         self.act_on_deferred(index);

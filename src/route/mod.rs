@@ -137,7 +137,7 @@ pub fn route(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal>
         (Method::Post, Resource::Channels(name)) => publish(head, policy, name),
         (Method::Delete, Resource::Channels(name)) => delete(head, policy, name),
         (Method::Get | Method::Head, Resource::List) => list(head, policy),
-        (Method::Get | Method::Head, Resource::Metrics) => metrics(head),
+        (Method::Get | Method::Head, Resource::Metrics) => metrics(head, policy),
         (Method::Get | Method::Head, Resource::Health) => Ok(Action::Health),
         (Method::Get | Method::Head, Resource::Ready) => Ok(Action::Ready),
         (Method::Get | Method::Head, Resource::Playground) => {
@@ -331,8 +331,9 @@ fn list(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
 }
 
 /// `GET /metrics`: a token may be asked for.
-fn metrics(head: &RequestHead<'_>) -> Result<Action, Refusal> {
+fn metrics(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
     Query::read(head, &["token"])?;
+    origin::check_read(head, policy)?;
     Ok(Action::Metrics)
 }
 

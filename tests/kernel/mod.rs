@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
 
-use tidings::internals::{Event, Now, Os};
+use tidings::internals::{Event, Now, Os, Process};
 
 /// A connection, named by the order of `connect`; never used twice.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +117,9 @@ pub struct Kernel {
     pub send_buffer: usize,
     /// Bytes a client may have in flight to the server.
     pub receive_buffer: usize,
+    /// How long each turn seems to take.
+    pub reading_us: u64,
+    elapsed_us: u64,
     now_ms: u64,
     wall_leap_ms: i64,
     rng: Rng,
@@ -177,6 +180,8 @@ impl Kernel {
             faults: Faults::none(),
             send_buffer: 64 * 1024,
             receive_buffer: 64 * 1024,
+            reading_us: 0,
+            elapsed_us: 0,
             now_ms: 1,
             wall_leap_ms: 0,
             rng: Rng::new(seed),
@@ -469,6 +474,15 @@ const EMFILE: i32 = 24;
 /// A loop that waits this often for no time and finds and does nothing is spinning.
 const IDLE_WAITS_MAX: u32 = 1000;
 
+/// What the kernel says of the server's process, always.
+pub const PROCESS: Process = Process {
+    resident_bytes: Some(12_345_678),
+    cpu_us: Some(1_234_567),
+    descriptors: Some(9),
+    descriptors_max: Some(1024),
+    started_us: Some(1_763_999_999_500_000),
+};
+
 impl Os for Kernel {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         if self.strikes(None, Fault::InterruptedWait) {
@@ -504,6 +518,17 @@ impl Os for Kernel {
             monotonic_ms: self.now_ms,
             wall_ms: (1_764_000_000_000 + self.now_ms).saturating_add_signed(self.wall_leap_ms),
         }
+    }
+
+    /// Each reading comes `reading_us` after the one before: no turn takes any virtual time, so
+    /// that is how long it seems to take.
+    fn elapsed_us(&mut self) -> u64 {
+        self.elapsed_us += self.reading_us;
+        self.elapsed_us
+    }
+
+    fn process(&mut self) -> Process {
+        PROCESS
     }
 
     fn random(&mut self) -> u64 {
