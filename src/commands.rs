@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::cursor::Cursor;
 use crate::error::Refusal;
+use crate::rights::Tokens;
 
 /// A message to publish: its bytes, and what `POST` would say in headers and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub enum Command {
     Publish(String, Publication, Option<PublishCallback>),
     /// Say how the server stands.
     Stats(Box<dyn FnOnce(Stats) + Send>),
+    /// Take these tokens instead of those before.
+    SetTokens(Tokens),
     /// Leave in good order.
     Drain,
     /// Leave at once.

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::rights::Tokens;
+
 /// What a server is told when it starts. Take `Config::default()` and change what differs.
 ///
 /// ```
@@ -21,8 +23,11 @@ pub struct Config {
     /// Origins (`https://example.org`) that may publish, open WebSockets and read across sites.
     /// Default: none. Another: 403 `origin_not_allowed`.
     pub origins: Vec<String>,
+    /// Tokens that clients need to publish, and to read. Default: none, so that everybody may. At
+    /// most 10,000. Without one: 401 `token_required`; with another: 403 `token_wrong`.
+    pub tokens: Tokens,
     /// Listen on an address other hosts can reach although anyone there may publish.
-    /// Default: false, so that `bind` to a non-loopback address fails.
+    /// Default: false, so that `bind` to a non-loopback address fails without a publish token.
     pub allow_anyone_to_publish: bool,
 
     /// One line in the log, at level `info`, for each connection at its end. Default: false.
@@ -125,6 +130,7 @@ impl Default for Config {
         Config {
             hosts: Vec::new(),
             origins: Vec::new(),
+            tokens: Tokens::default(),
             allow_anyone_to_publish: false,
             log_connections: false,
             history_messages: 1000,

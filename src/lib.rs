@@ -19,6 +19,8 @@
 //! `default-features = false` and get seven small crates.
 
 // By layer, from the bottom of the house to its face. Arrows point down only.
+mod rights;
+
 mod config;
 mod cursor;
 mod error;
@@ -58,6 +60,7 @@ pub use commands::{Publication, PublishError, Published, Stats};
 pub use config::Config;
 pub use cursor::{Cursor, Epoch};
 pub use error::{Code, Refusal};
+pub use rights::{TokenError, TokenFileError, Tokens};
 pub use server::{Error, Handle, Server};
 
 /// The parts below the public face, for this crate's own tests, benchmarks and fuzz targets.

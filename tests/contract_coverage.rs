@@ -31,13 +31,6 @@ const NO_RULE: &[(&str, &str)] = &[
 /// Rules, or parts of rules, that are still to be built.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("With a durable or shared log: kept", "memory is the only log"),
-    ("bearer token, for clients that cannot set headers", "tokens"),
-    ("The `Authorization` header wins", "tokens"),
-    ("tokens | 1 to 128 bytes of", "tokens"),
-    ("Publish tokens guard POST, DELETE and inbound messages", "tokens"),
-    ("except a wrong one at a WebSocket handshake when tokens are set; no error ever shows a token", "tokens"),
-    ("token_required, token_wrong, origin_not_allowed", "tokens"),
-    ("`--publish-token T`, `--subscribe-token T`, `--token-file FILE`", "tokens"),
     ("`GET /` | the playground", "a viewer page stands in its place"),
     ("`GET /tidings.js` | the browser client", "the browser client"),
 ];

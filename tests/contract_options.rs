@@ -17,6 +17,7 @@ fn tidings(arguments: &[&str]) -> String {
 }
 
 /// protocol: `--listen ADDRESS:PORT` (repeatable), `--host NAME`, `--origin ORIGIN`
+/// protocol: `--publish-token T` or `T:PREFIX`, `--subscribe-token T` or `T:PREFIX`, `--token-file FILE` (each repeatable)
 #[test]
 fn the_options_are_there() {
     let help = tidings(&["--help"]);
@@ -24,6 +25,9 @@ fn the_options_are_there() {
         "--listen",
         "--host",
         "--origin",
+        "--publish-token",
+        "--subscribe-token",
+        "--token-file",
         "--allow-anyone-to-publish",
         "--stdin",
         "--history-messages",

@@ -70,6 +70,8 @@ pub enum CloseReason {
     OutputLimit,
     /// Over the number of connections, of all or of its address.
     TooMany,
+    /// Its token is no longer good for what it reads.
+    Revoked,
     /// The server leaves.
     Leaving,
 }
@@ -88,6 +90,7 @@ impl CloseReason {
             CloseReason::Protocol => "the peer broke the protocol",
             CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
             CloseReason::TooMany => "connections-max, or that of its address, was reached",
+            CloseReason::Revoked => "its token is no longer good for what it reads",
             CloseReason::Leaving => "the server is leaving",
         }
     }
@@ -118,6 +121,7 @@ names! {
     Protocol "protocol",
     OutputLimit "output_limit",
     TooMany "too_many",
+    Revoked "revoked",
     Leaving "leaving",
 }
 
@@ -158,8 +162,6 @@ impl Flags {
     pub const PAUSED: Flags = Flags(1 << 15);
     /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
     pub const COMMANDS: Flags = Flags(1 << 16);
-    /// A WebSocket that may not publish.
-    pub const READ_ONLY: Flags = Flags(1 << 17);
     /// Came by a listener on loopback.
     pub const LOOPBACK: Flags = Flags(1 << 19);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
@@ -214,6 +216,8 @@ pub struct Cold {
     pub origin: Option<Box<[u8]>>,
     /// The payload of the latest ping, while it cannot be answered.
     pub ping: Option<Box<[u8]>>,
+    /// Why the embedder does not let this WebSocket publish.
+    pub denial: Option<Box<str>>,
     /// What waits for the answers to the commands before it.
     pub deferred: Option<Deferred>,
     /// Bytes read and thrown away since the last answer.
@@ -292,6 +296,7 @@ impl Connection {
                 || cold.discarded > 0
                 || cold.origin.is_some()
                 || cold.ping.is_some()
+                || cold.denial.is_some()
                 || cold.deferred.is_some()
         };
         if !self.cold.as_deref().is_some_and(needed) {

@@ -122,7 +122,11 @@ impl Engine {
                     // RFC 6455 4.4: the version that would be accepted.
                     http::header(out, "Sec-WebSocket-Version", b"13");
                 }
+                // RFC 6750 3: "If the request lacks any authentication information [...] the resource
+                // server SHOULD NOT include an error code".
                 Code::TokenRequired => http::header(out, "WWW-Authenticate", b"Bearer"),
+                // RFC 9110 11.6.1 has the field in other answers too if other credentials may help.
+                Code::TokenWrong => http::header(out, "WWW-Authenticate", b"Bearer error=\"invalid_token\""),
                 _ => {}
             }
         });
@@ -280,7 +284,7 @@ impl Engine {
     }
 
     /// The manner in which a held poll is to be answered.
-    fn held_reply(&self, index: u32) -> Reply {
+    pub(super) fn held_reply(&self, index: u32) -> Reply {
         let connection = &self.connections[index];
         Reply {
             keep_alive: connection.flags.has(Flags::KEEP_ALIVE),

@@ -12,6 +12,7 @@ impl Engine {
         match command {
             Command::Publish(channel, publication, callback) => self.publish_command(&channel, &publication, callback),
             Command::Stats(callback) => callback(self.stats()),
+            Command::SetTokens(tokens) => self.set_tokens(tokens),
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
         }

@@ -8,9 +8,11 @@
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
-//! `timeouts` expires, `leaving` drains, `commands` serves other threads, `counting` counts.
+//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
+//! `delivery` sends messages; `timeouts` expires, `leaving` drains, `commands` serves other threads,
+//! `counting` counts.
 
+mod access;
 mod addresses;
 mod answers;
 mod commands;
@@ -43,6 +45,7 @@ use crate::os::{self, Event, IpAddr, Now};
 use crate::protocol::http;
 use crate::route::Policy;
 use crate::slab::Slab;
+use access::Access;
 use addresses::{Addresses, Standing};
 use answers::Reply;
 use connection_log::ConnectionLog;
@@ -105,6 +108,7 @@ pub struct Engine {
     /// For connections by other listeners, and by those on loopback.
     policies: [Policy; 2],
     app: Option<Box<dyn App>>,
+    access: Access,
     hub: Hub,
     connections: Slab<Connection>,
     addresses: Addresses,
@@ -167,6 +171,7 @@ impl Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
             policies,
             app,
+            access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
             addresses: Addresses::new(config.connections_per_address_max),
             deadlines: Deadlines::new(tick(now)),

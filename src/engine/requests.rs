@@ -1,13 +1,13 @@
 //! Acts on HTTP requests: publishes, subscriptions, and the other resources.
 //!
 //! Knows what each request means for hub and connection; not how it is framed (`reader`), routed
-//! (`route`) or answered (`answers`). Order of checks: framing, routing, the embedder, draining,
-//! then what the hub says.
+//! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
+//! draining, then what the hub says.
 
 use super::answers::{Content, Reply};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
-use crate::app::{Access, Operation, Request};
+use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
@@ -16,7 +16,7 @@ use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
 use crate::protocol::websocket;
-use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, SubscribeRequest, Transport};
+use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS};
 
 /// Channels in one page of the list.
 const LIST_MAX: usize = 1000;
@@ -96,10 +96,10 @@ impl Engine {
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
-                (Ok(()), BodyLength::Length(bytes)) if bytes > self.config.message_bytes_max as u64 => {
+                (Ok(_), BodyLength::Length(bytes)) if bytes > self.config.message_bytes_max as u64 => {
                     Some(too_large(bytes, self.config.message_bytes_max))
                 }
-                (Ok(()), _) => None,
+                (Ok(_), _) => None,
             },
         };
         if let Some(refusal) = refusal {
@@ -122,39 +122,6 @@ impl Engine {
         Progress::Consumed(0)
     }
 
-    /// Asks the embedder, if there is one, whether this may be done.
-    pub(super) fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<(), Refusal> {
-        let Some(app) = &mut self.app else { return Ok(()) };
-        let one;
-        let (operation, channels): (Operation, &[String]) = match action {
-            Action::Publish(publish) => {
-                one = [publish.channel.clone()];
-                (Operation::Publish, &one)
-            }
-            Action::Delete { channel } => {
-                one = [channel.clone()];
-                (Operation::Delete, &one)
-            }
-            Action::Subscribe(subscribe) => (Operation::Subscribe, &subscribe.channels),
-            Action::Tip { channels } | Action::View { channels } => (Operation::Subscribe, channels),
-            Action::List { .. } => (Operation::Subscribe, &[]),
-            _ => return Ok(()),
-        };
-        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        match app.authorize(&Request::new(head, &[]), operation, &channels) {
-            Access::Allow => Ok(()),
-            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
-    }
-
-    /// A WebSocket may publish where a POST could.
-    fn may_publish(&mut self, head: &RequestHead<'_>, request: &SubscribeRequest) -> bool {
-        let Some(app) = &mut self.app else { return true };
-        let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-        !matches!(request.transport, Transport::WebSocket(_))
-            || app.authorize(&Request::new(head, &[]), Operation::Publish, &channels) == Access::Allow
-    }
-
     fn refuse_request(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, refusal: &Refusal) {
         if refusal.passes() && head.method == http::Method::Get && route::wants_sse(head) {
             self.refuse_stream(index, reply, refusal);
@@ -171,7 +138,7 @@ impl Engine {
         body: &[u8],
         action: Action,
     ) -> Result<(), Refusal> {
-        self.judge(head, &action)?;
+        let token = self.judge(head, &action)?;
         if self.leaving.is_some()
             && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
         {
@@ -180,9 +147,12 @@ impl Engine {
         match action {
             Action::Publish(_) => {}
             Action::Subscribe(subscribe) => {
-                let read_only = !self.may_publish(head, &subscribe);
+                let denial = self.denial_of_inbound(head, &subscribe);
                 self.subscribe(index, reply, subscribe)?;
-                self.connections[index].flags.put(Flags::READ_ONLY, read_only);
+                self.access.hold(index, token);
+                if let Some(denial) = denial {
+                    self.connections[index].cold().denial = Some(denial.into());
+                }
             }
             Action::Tip { .. } => {
                 let cursor = self.hub.cursor(self.hub.head());
@@ -193,6 +163,8 @@ impl Engine {
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
                 self.open_websocket(index, reply, head)?;
+                // It came in by the embedder's word.
+                self.access.hold(index, None);
             }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),

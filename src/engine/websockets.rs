@@ -8,7 +8,7 @@ use super::publishing::outcome_refusal;
 use super::requests::{channels_full, draining, too_large};
 use super::timeouts::ticks;
 use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
-use crate::app::{Access, Inbound, Operation, Reaction, Transport};
+use crate::app::{Inbound, Operation, Reaction, Transport};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Deferred, Flags, MANY, NONE, State};
@@ -96,8 +96,8 @@ impl Engine {
     }
 
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
-        if self.connections[index].flags.has(Flags::READ_ONLY) {
-            return self.close_websocket(index, CloseCode::POLICY, "this connection may not publish");
+        if let Err(refusal) = self.judge_inbound(index) {
+            return self.close_websocket(index, CloseCode::POLICY, &refusal.message);
         }
         let Some(app) = &mut self.app else { return self.publish_inbound(index, payload, binary) };
         let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
@@ -218,7 +218,7 @@ impl Engine {
 
     fn widen(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
         let mut set = names::channel_set(set)?;
-        self.judge_command(Operation::Subscribe, &set)?;
+        self.judge_command(index, Operation::Subscribe, &set)?;
         if self.leaving.is_some() {
             return Err(draining());
         }
@@ -289,7 +289,7 @@ impl Engine {
         }
     }
 
-    fn channel_names(&self, index: u32) -> Vec<&str> {
+    pub(super) fn channel_names(&self, index: u32) -> Vec<&str> {
         self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect()
     }
 
@@ -311,7 +311,7 @@ impl Engine {
         if payload.len() > self.config.message_bytes_max {
             return Err(too_large(payload.len() as u64, self.config.message_bytes_max));
         }
-        self.judge_command(Operation::Publish, &[channel.to_owned()])?;
+        self.judge_command(index, Operation::Publish, &[channel.to_owned()])?;
         if self.leaving.is_some() && key.is_none() {
             return Err(draining());
         }
@@ -362,15 +362,6 @@ impl Engine {
         self.queue_ready(index);
         self.act_on_deferred(index);
         self.queue_reader(index);
-    }
-
-    fn judge_command(&mut self, operation: Operation, channels: &[String]) -> Result<(), Refusal> {
-        let Some(app) = &mut self.app else { return Ok(()) };
-        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        match app.authorize_command(operation, &channels) {
-            Access::Allow => Ok(()),
-            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
     }
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {

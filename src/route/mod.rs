@@ -7,6 +7,7 @@
 //! the other inputs (400). No message shows the value of a parameter: it may be a token.
 //! RFC 9110 9.3 (methods), 10.2.1 (Allow), 13.1 (If-Match); the parts have their own.
 
+mod bearer;
 mod negotiation;
 mod origin;
 
@@ -20,6 +21,7 @@ use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use negotiation::Choice;
 
+pub use bearer::token;
 pub use negotiation::wants_sse;
 pub use origin::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CORS_MAX_AGE_SECONDS, Policy, PolicyError, cors_origin};
 
@@ -411,6 +413,10 @@ impl<'a> Query<'a> {
             query.0.push((name, http::percent_decode(value.as_bytes(), true).ok_or_else(bad_percent)?));
         }
         Ok(query)
+    }
+
+    fn into_value(self, name: &str) -> Option<Cow<'a, [u8]>> {
+        self.0.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     fn value(&self, name: &str) -> Option<&[u8]> {
