@@ -160,10 +160,8 @@ impl Engine {
         };
         let total = work.len();
         let consumed = self.process_bytes(index, &mut reader, work);
-        let may_go_on = matches!(
-            self.connections[index].state,
-            State::Request | State::Held | State::WebSocket | State::Closing
-        );
+        let may_go_on =
+            matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket | State::Closing);
         if consumed == total || !may_go_on {
             // Bytes behind the last request of a connection mean nothing, nor does half a message.
             reader.unread();
