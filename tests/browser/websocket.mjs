@@ -65,7 +65,7 @@ const binaries = [[], [0], Array.from({ length: 256 }, (_, n) => n), Array.from(
 
 // Commands.
 {
-  const payloads = [`subscribe b-${run} ref=1`, `publish b-${run} ref=2\nx`, `unsubscribe b-${run} ref=3`, 'nonsense ref=4'];
+  const payloads = [`subscribe b-${run} ref=1`, `publish b-${run} ref=2\nx`, `unsubscribe a-${run} ref=3`, 'nonsense ref=4'];
   const heard = await page.evaluate(converse, { path: `/channels/a-${run}`, protocols: ['tidings.v1', 'tidings.bearer.sesame'], payloads, count: 6 });
   const frames = heard.frames.map(text => JSON.parse(text));
   assert.deepEqual(frames.filter(frame => frame.ref).map(frame => frame.ref), ['1', '2', '3', '4']);
