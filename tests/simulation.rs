@@ -45,6 +45,7 @@ fn must_cover(coverage: &Coverage) {
             "gap unknown by Sse",
             "gap unknown by Poll",
             "closed 4008",
+            "closed by the client",
             "deleted",
             "replayed",
             "restarted",

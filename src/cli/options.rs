@@ -272,7 +272,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "close-timeout",
                 Kind::Time(|s| &mut s.config.close_timeout, TICK..=TIME_MAX),
-                "How long a closing connection may take to read the last bytes.",
+                "How long a closing connection may take to read the last bytes, and a WebSocket before that to answer the \
+                 close frame.",
                 "1s",
             ),
             option(

@@ -8,7 +8,8 @@
 //! | `Request`   | heads and bodies         | answers                 | a subscription, an end |
 //! | `Held`      | keeps what is behind     | one answer              | the answer → `Request` or `Finishing` |
 //! | `Stream`    | and throws away          | SSE                     | an end |
-//! | `WebSocket` | frames                   | frames                  | a close frame → `Finishing` |
+//! | `WebSocket` | frames                   | frames                  | the peer's close frame → `Finishing`; ours → `Closing` |
+//! | `Closing`   | frames, for a close one  | the last bytes          | the peer's close frame or end, or time → `Finishing` |
 //! | `Finishing` | and throws away          | the last bytes          | the last byte → `Lingering` |
 //! | `Lingering` | and throws away, bounded | nothing                 | the peer's end, or time |
 //! | `Dead`      | nothing                  | nothing                 | being reaped at the end of the turn |
@@ -17,7 +18,7 @@ pub mod reader;
 
 use crate::buffer::Buffer;
 use crate::form::Form;
-use crate::protocol::websocket::CloseCode;
+use crate::protocol::websocket::{self, CloseCode};
 use reader::Reader;
 
 /// See the table above.
@@ -32,6 +33,9 @@ pub enum State {
     Stream,
     /// An open WebSocket.
     WebSocket,
+    /// A WebSocket that we closed: the peer's close frame is to come. Everything before it is thrown
+    /// away, and bounded.
+    Closing,
     /// The last bytes are on their way out.
     Finishing,
     /// They are out: wait for the peer to read them, or a reset would destroy them.
@@ -66,6 +70,8 @@ pub enum CloseReason {
     Silent,
     /// The peer broke the protocol.
     Protocol,
+    /// We closed the WebSocket, and said why in the close frame.
+    Closed,
     /// Over a server-wide limit, and it was blocked for longest.
     OutputLimit,
     /// Over the number of connections, of all or of its address.
@@ -88,6 +94,7 @@ impl CloseReason {
             CloseReason::Stalled => "it took no byte within the stall timeout",
             CloseReason::Silent => "the WebSocket peer was silent for two pings",
             CloseReason::Protocol => "the peer broke the protocol",
+            CloseReason::Closed => "the server closed the WebSocket, with a close frame that said why",
             CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
             CloseReason::TooMany => "connections-max, or that of its address, was reached",
             CloseReason::Revoked => "its token is no longer good for what it reads",
@@ -119,6 +126,7 @@ names! {
     Stalled "stalled",
     Silent "silent",
     Protocol "protocol",
+    Closed "closed",
     OutputLimit "output_limit",
     TooMany "too_many",
     Revoked "revoked",
@@ -205,6 +213,8 @@ pub enum Deferred {
     Command(Box<[u8]>, bool),
     /// The close frame, with its code.
     Close(Option<CloseCode>),
+    /// A broken frame: the connection has failed, and nothing after it is looked at.
+    Failure(websocket::Error),
 }
 
 /// What few connections need.

@@ -216,7 +216,7 @@ impl Engine {
                 self.set_deadline_between_requests(index);
                 self.queue_reader(index);
             }
-            State::Request | State::Finishing | State::Lingering | State::Dead => {}
+            State::Request | State::Closing | State::Finishing | State::Lingering | State::Dead => {}
         }
         if self.connections[index].state != State::Request {
             self.connections[index].reason = CloseReason::Revoked;

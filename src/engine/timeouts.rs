@@ -7,6 +7,7 @@
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
+//! | `Closing` | the peer's close frame is waited for no longer |
 //! | `Finishing`, `Lingering` | close |
 
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Engine {
         if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
             // The deadline may have been set for something else since.
             let stalled = connection.wrote + ticks(self.config.stall_timeout);
-            if self.tick < stalled && connection.state != State::Finishing {
+            if self.tick < stalled && !matches!(connection.state, State::Closing | State::Finishing) {
                 return self.deadlines.set(index, stalled);
             }
             return self.kill(index, CloseReason::Stalled);
@@ -60,6 +61,7 @@ impl Engine {
             }
             State::Stream => self.beat(index),
             State::WebSocket => self.ping(index),
+            State::Closing => self.end_closing(index),
             State::Finishing | State::Lingering => {
                 let reason = connection.reason;
                 self.kill(index, reason);
@@ -149,7 +151,9 @@ impl Engine {
             State::Request => self.set_deadline(index, self.config.idle_timeout),
             // Its wait was lost while it was blocked; an early empty answer is always right.
             State::Held => self.set_deadline(index, Duration::ZERO),
-            State::Finishing | State::Lingering => self.set_deadline(index, self.config.close_timeout),
+            State::Closing | State::Finishing | State::Lingering => {
+                self.set_deadline(index, self.config.close_timeout);
+            }
             State::Dead => {}
         }
     }

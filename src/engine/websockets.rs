@@ -44,8 +44,25 @@ impl Engine {
                 Progress::Consumed(consumed)
             }
             Err(error) => {
-                self.close_websocket(index, error.close_code(), &error.to_string());
-                Progress::NeedsMore(0)
+                if self.connections[index].unanswered() > 0 {
+                    self.connections[index].cold().deferred = Some(Deferred::Failure(error));
+                } else {
+                    self.fail(index, error);
+                }
+                Progress::Consumed(bytes.len())
+            }
+        }
+    }
+
+    /// Looks for the peer's close frame; returns how many bytes were consumed.
+    pub(super) fn process_closing(&mut self, index: u32, reader: &mut Reader, bytes: &[u8]) -> usize {
+        match reader.frames.skip_to_close(bytes) {
+            Ok((false, consumed)) => consumed,
+            // RFC 6455 5.5.1: "After both sending and receiving a Close message, an endpoint
+            // considers the WebSocket connection closed". Behind what is no frame none will come.
+            Ok((true, _)) | Err(_) => {
+                self.end_closing(index);
+                bytes.len()
             }
         }
     }
@@ -93,6 +110,16 @@ impl Engine {
         });
         self.queue_ready(index);
         self.finish(index, CloseReason::PeerClosed);
+    }
+
+    /// Fails the connection. RFC 6455 7.1.7: we "MUST NOT continue to attempt to process data
+    /// (including a responding Close frame) from the remote endpoint": our side ends behind the
+    /// close frame, at once.
+    fn fail(&mut self, index: u32, error: websocket::Error) {
+        let connection = &mut self.connections[index];
+        connection.own().append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
+        self.queue_ready(index);
+        self.finish(index, CloseReason::Protocol);
     }
 
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
@@ -210,6 +237,7 @@ impl Engine {
                 self.act_on_command(index, &frame, binary);
             }
             Some(Deferred::Close(code)) => self.answer_close(index, code),
+            Some(Deferred::Failure(error)) => self.fail(index, error),
             None => return,
         }
         self.account(index);
@@ -389,17 +417,39 @@ impl Engine {
         }
     }
 
-    /// Ends a WebSocket with a close frame that says why.
+    /// Ends a WebSocket with a close frame that says why. RFC 6455 7.1.1, 7.1.2: the peer is to
+    /// answer it, and then the server is the first to end its side of the connection.
     pub(super) fn close_websocket(&mut self, index: u32, code: CloseCode, why: &str) {
-        if self.connections[index].state != State::WebSocket {
+        let connection = &mut self.connections[index];
+        if connection.state != State::WebSocket {
             return;
         }
-        self.connections[index].own().append_with(|out| websocket::encode_close(out, code, why));
+        connection.own().append_with(|out| websocket::encode_close(out, code, why));
         let reason = match code {
             CloseCode::RESTART => CloseReason::Leaving,
-            _ => CloseReason::Protocol,
+            _ => CloseReason::Closed,
         };
+        let deferred = connection.cold.as_mut().and_then(|cold| cold.deferred.take());
         self.queue_ready(index);
-        self.finish(index, reason);
+        // The peer's close frame may have come already, or will not be looked at.
+        if let Some(Deferred::Close(_) | Deferred::Failure(_)) = deferred {
+            return self.finish(index, reason);
+        }
+        self.unsubscribe(index);
+        self.connections[index].state = State::Closing;
+        self.connections[index].reason = reason;
+        self.set_deadline(index, self.config.close_timeout);
+        if self.connections[index].reader.is_some() {
+            self.process_held(index);
+        } else {
+            self.queue_reader(index);
+        }
+    }
+
+    /// The peer has answered our close frame, or is not waited for any longer.
+    pub(super) fn end_closing(&mut self, index: u32) {
+        self.connections[index].state = State::Finishing;
+        self.set_deadline(index, self.config.close_timeout);
+        self.finish_if_written(index);
     }
 }

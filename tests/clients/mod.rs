@@ -314,6 +314,8 @@ pub enum Frame {
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
+    /// A close frame has come: it is the last.
+    closed: bool,
 }
 
 impl Frames {
@@ -322,6 +324,10 @@ impl Frames {
     }
 
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        // RFC 6455 5.5.1: "The application MUST NOT send any more data frames after sending a Close frame."
+        if self.closed && !self.bytes.is_empty() {
+            return Err(format!("{:02x?} behind a close frame", self.bytes));
+        }
         let [first, second, ..] = self.bytes[..] else { return Ok(None) };
         if first & 0xf0 != 0x80 {
             return Err(format!("a first byte of {first:#04x}: not final, or a reserved bit"));
@@ -356,6 +362,7 @@ impl Frames {
         let payload: Vec<u8> = self.bytes.drain(..end).skip(head).collect();
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "text that is no UTF-8".to_string());
         let opcode = first & 0x0f;
+        self.closed = opcode == CLOSE;
         if opcode >= 8 && length > 125 {
             return Err("a control frame of more than 125 bytes".into());
         }
@@ -398,6 +405,11 @@ pub fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&KEY);
     bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
+}
+
+/// A close frame, masked.
+pub fn close_frame(code: u16) -> Vec<u8> {
+    client_frame(CLOSE, &code.to_be_bytes())
 }
 
 // What a subscriber hears, whatever the transport.

@@ -399,10 +399,14 @@ impl Subscriber {
                 return Err(self.explain(format!("refused: {status} {code}")));
             }
             Heard::Done(Some(4008)) if self.format == Format::Raw => count(world.coverage, "closed 4008"),
+            Heard::Done(Some(1000)) => count(world.coverage, "closed by the client"),
             _ => {}
         }
         self.chain.hear(&heard);
-        if let Heard::Done(_) = heard {
+        if let (Heard::Done(Some(code @ 1001..)), Some(line)) = (&heard, &mut self.line) {
+            // It answers, behind what it had to say anyway, and waits for the end of the connection.
+            line.out.extend(clients::close_frame(*code));
+        } else if let Heard::Done(_) = heard {
             if self.transport == Transport::Poll && !world.rng.one_in(8) {
                 self.ask(world);
             } else {
@@ -418,6 +422,8 @@ impl Subscriber {
             match world.rng.below(3) {
                 0 => world.kernel.reset(line.wire),
                 1 => world.kernel.half_close(line.wire),
+                // Behind its close frame it goes on as before; nobody is to listen.
+                _ if self.transport == Transport::WebSocket => line.out.extend(clients::close_frame(1000)),
                 _ => {}
             }
             if world.rng.one_in(2) {

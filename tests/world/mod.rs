@@ -180,7 +180,9 @@ impl World {
                 Heard::Ping(payload) => {
                     kernel.send(observer.wire, &clients::client_frame(clients::PONG, &payload));
                 }
-                Heard::Done(Some(1012)) => {}
+                Heard::Done(Some(1012)) => {
+                    kernel.send(observer.wire, &clients::close_frame(1012));
+                }
                 other => return Err(format!("the observer, who reads everything at once, heard {other:?}")),
             }
         }

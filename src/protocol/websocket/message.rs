@@ -11,7 +11,7 @@
 //!
 //! A control frame is small: it waits in the input until it is whole, and may stand between fragments.
 //! Invariant: `gathered` holds bytes of one message, all received, all unmasked; `left` is not 0 only
-//! between two reads inside a frame of that message.
+//! between two reads inside a frame of that message, or inside one that is skipped.
 
 use super::close::decode_close;
 use super::frame::FrameHead;
@@ -169,6 +169,29 @@ impl Decoder {
         Ok(taken)
     }
 
+    /// Looks for a close frame and at nothing else: true once a whole one is there, and how many
+    /// bytes are consumed. For a connection that we have closed: what comes before the peer's close
+    /// frame is not wanted any more, and not kept.
+    pub fn skip_to_close(&mut self, bytes: &[u8]) -> Result<(bool, usize), Error> {
+        self.message = None;
+        self.gathered = Vec::new();
+        let mut at = 0;
+        // Every turn but the last consumes the head of a frame.
+        loop {
+            let skipped = self.left.min(bytes.len() - at);
+            self.left -= skipped;
+            at += skipped;
+            let Some((head, head_len)) = FrameHead::decode(&bytes[at..])? else { return Ok((false, at)) };
+            let length = usize::try_from(head.length).map_err(|_| Error::MessageTooBig)?;
+            if head.opcode == Opcode::Close {
+                let here = bytes.len() - at - head_len;
+                return Ok(if length <= here { (true, at + head_len + length) } else { (false, at) });
+            }
+            at += head_len;
+            self.left = length;
+        }
+    }
+
     /// Bytes received of an incomplete message.
     fn buffered(&self) -> usize {
         if self.idle() { 0 } else { self.gathered.len() }
@@ -179,10 +202,10 @@ impl Decoder {
         self.gathered.capacity()
     }
 
-    /// True if no message is incomplete. The decoder may then be dropped, and with it the memory of
-    /// the last message it gathered.
+    /// True if no message is incomplete, nor a frame that is skipped. The decoder may then be dropped,
+    /// and with it the memory of the last message it gathered.
     pub fn idle(&self) -> bool {
-        self.message.is_none()
+        self.message.is_none() && self.left == 0
     }
 }
 
