@@ -8,11 +8,12 @@
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
-//! `timeouts` expires, `leaving` drains, `commands` serves other threads.
+//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages,
+//! `compression` makes them smaller; `timeouts` expires, `leaving` drains, `commands` serves other threads.
 
 mod answers;
 mod commands;
+mod compression;
 mod delivery;
 mod invariants;
 mod leaving;
@@ -35,6 +36,7 @@ use crate::deadlines::{Deadlines, TICK_MS};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
 use crate::os::{Event, Now};
 use crate::protocol::http;
+use crate::protocol::websocket::Inflater;
 use crate::route::Policy;
 use crate::slab::Slab;
 use answers::Reply;
@@ -109,6 +111,7 @@ pub struct Engine {
     /// To be told that nothing more will be written.
     finished: Vec<u32>,
     delivery: Delivery,
+    inflater: Inflater,
     askers: Slab<Asker>,
     leaving: Option<Leaving>,
     random: Random,
@@ -161,6 +164,7 @@ impl Engine {
             dead: Vec::new(),
             finished: Vec::new(),
             delivery: Delivery::default(),
+            inflater: Inflater::default(),
             askers: Slab::new(),
             leaving: None,
             random: Random::new(seed[1]),
@@ -187,6 +191,7 @@ impl Engine {
             self.date = http::Date::from_unix_ms(now.wall_ms);
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
+        self.delivery.compression.begin_turn();
         self.turns += 1;
     }
 
@@ -429,6 +434,7 @@ impl Engine {
             history_bytes: hub.bytes,
             intake_bytes: self.intake_bytes,
             output_bytes: self.own_bytes + self.hub.detached_bytes(),
+            compressed: self.delivery.compression.done(),
             turns: self.turns,
             wakes: 0,
         }
