@@ -1,9 +1,9 @@
 //! Compressed messages: each once, whoever takes it, and kept for a while.
 //!
 //! Compressing is pure (`websocket::Deflater` forgets everything between messages), so what is kept
-//! is never wrong, only spared. Knows nothing of connections. RFC 7692 6: "an endpoint may" send
-//! any message without compressing it; here it is a question of the message and the window alone,
-//! so that the same message in the same form is the same bytes, always.
+//! is never wrong, only spared. Knows nothing of connections. RFC 7692 6 leaves it to the sender
+//! which messages are compressed; here the message and the window alone decide, so that the same
+//! message in the same form is the same bytes, always.
 //!
 //! Invariant: what is kept has at most `KEPT_BYTES_MAX` bytes, or is one message.
 
@@ -37,7 +37,6 @@ pub struct Compression {
     cost: usize,
     /// Messages compressed so far.
     done: u64,
-    plain: Vec<u8>,
 }
 
 /// One message.
@@ -63,6 +62,8 @@ impl Compression {
     pub fn write(&mut self, form: Form, message: &Message<'_>, bytes_min: usize, out: &mut Vec<u8>) {
         if let Some(window) = form.window()
             && message.payload.bytes().len() >= bytes_min
+            // No form is shorter than its payload: what is too long now need not be compressed.
+            && window.holds(message.payload.bytes().len())
             && let Compressed { len, bytes: Some(bytes) } = self.compressed(form, message)
             && window.holds(*len)
         {
@@ -74,15 +75,12 @@ impl Compression {
     fn compressed(&mut self, form: Form, message: &Message<'_>) -> &Compressed {
         let key = (form.plain() == Form::WsRaw, message.id.seq);
         if !self.kept.contains_key(&key) {
-            self.plain.clear();
-            form::ws_payload(form, message, &mut self.plain);
-            let len = self.plain.len();
+            let mut plain = Vec::new();
+            form::ws_payload(form, message, &mut plain);
             let mut bytes = Vec::new();
-            let plain = std::mem::take(&mut self.plain);
             let is_smaller = self.deflate(&plain, &mut bytes);
-            self.cost += len + MESSAGE_COST;
-            self.plain = plain;
-            self.keep(key, Compressed { len, bytes: is_smaller.then(|| bytes.into()) });
+            self.cost += plain.len() + MESSAGE_COST;
+            self.keep(key, Compressed { len: plain.len(), bytes: is_smaller.then(|| bytes.into()) });
         }
         &self.kept[&key]
     }

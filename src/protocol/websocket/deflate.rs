@@ -127,8 +127,9 @@ mod codec {
                         if part.is_empty() {
                             return Ok(true);
                         }
-                        // 7.2.1: "DEFLATE blocks with the "BFINAL" bit set to 1 MAY be used", and
-                        // others may follow; they may refer back to what came before.
+                        // 7.2.1: "An endpoint MAY use both DEFLATE blocks with the "BFINAL" bit set
+                        // to 0 and DEFLATE blocks with the "BFINAL" bit set to 1." What follows one
+                        // may refer back to what came before.
                         core.init();
                     }
                     _ => return Err(Error::NotDeflate),

@@ -104,7 +104,7 @@ pub fn choose_deflate<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Optio
         let mut rest = Tokens(line);
         loop {
             // RFC 9110 5.6.1.2: "A recipient MUST parse and ignore a reasonable number of empty
-            // list elements"; so a line without any offer is none, and no error.
+            // list elements". A header of nothing else offers nothing, and harms nobody.
             if rest.at_end() {
                 break;
             }
