@@ -141,3 +141,78 @@ impl Compressed {
         KEPT_COST + self.bytes.as_ref().map_or(0, |bytes| bytes.len())
     }
 }
+
+#[cfg(feature = "deflate")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::{Cursor, Epoch};
+    use crate::message::Payload;
+
+    fn message(seq: u64, payload: &str) -> Message<'_> {
+        let id = Cursor { epoch: Epoch::new(1766).unwrap(), seq };
+        Message { id, channel: "news", event: None, media_type: None, time_ms: 0, payload: Payload::Text(payload) }
+    }
+
+    fn written(compression: &mut Compression, form: Form, message: &Message<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        compression.write(form, message, 100, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_form_is_the_same_bytes_whatever_is_kept() {
+        let mut state = 1u64;
+        let text: String = std::iter::from_fn(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            Some(char::from(b'a' + (state >> 60) as u8))
+        })
+        .take(40_000)
+        .collect();
+        let forms =
+            Window::ALL.into_iter().flat_map(|window| [Form::WsJsonDeflate(window), Form::WsRawDeflate(window)]);
+        let forms: Vec<Form> = forms.collect();
+        let mut compression = Compression::default();
+        let lengths = [99, 100, 500, 512, 5000, 16_384, 40_000];
+        // More than can be kept, and then from the start again.
+        for round in 0..2 {
+            for seq in 1..=200 {
+                let message = message(seq, &text[..lengths[seq as usize % lengths.len()]]);
+                for &form in &forms {
+                    let bytes = written(&mut compression, form, &message);
+                    compression.check_invariants();
+                    assert_eq!(bytes, written(&mut compression, form, &message));
+                    assert_eq!(bytes, written(&mut Compression::default(), form, &message), "{form:?}, round {round}");
+                    let mut plain = Vec::new();
+                    form::write(form, &message, &mut plain);
+                    assert!(bytes.len() < plain.len() || bytes == plain);
+                }
+            }
+        }
+        assert!(compression.done() > 200, "{} were compressed again", compression.done());
+    }
+
+    #[test]
+    fn what_is_not_worth_it_or_held_by_no_window_is_not_compressed() {
+        let mut compression = Compression::default();
+        let text = "tick ".repeat(200);
+        for (form, length, done) in [
+            (Form::WsRaw, 1000, 0),
+            (Form::WsRawDeflate(Window::Bits15), 99, 0),
+            (Form::WsRawDeflate(Window::Bits9), 513, 0),
+            (Form::WsRawDeflate(Window::Bits9), 512, 1),
+            (Form::WsJsonDeflate(Window::Bits10), 512, 2),
+            (Form::WsJsonDeflate(Window::Bits15), 512, 2),
+            (Form::WsRawDeflate(Window::Bits15), 512, 2),
+        ] {
+            written(&mut compression, form, &message(length as u64, &text[..length]));
+            assert_eq!(compression.done(), done, "{form:?}, {length} bytes");
+        }
+        assert!(!compression.is_spent());
+        let long = "tick ".repeat(1_000_000);
+        written(&mut compression, Form::WsRawDeflate(Window::Bits15), &message(1, &long));
+        assert!(compression.is_spent());
+        compression.begin_turn();
+        assert!(!compression.is_spent());
+    }
+}
