@@ -109,6 +109,8 @@ pub struct Stats {
     pub intake_bytes: usize,
     /// Bytes accepted for writing that no reader has taken.
     pub output_bytes: usize,
+    /// WebSocket messages compressed since the start: each once, whoever takes it.
+    pub compressed: u64,
     /// Turns of the loop since the start.
     pub turns: u64,
     /// Wakes by other threads since the start.

@@ -57,6 +57,12 @@ pub struct Config {
     /// Bytes of a request head. Default 16 KiB, as common servers have. Beyond it: 431
     /// `head_too_large` and the connection ends.
     pub head_bytes_max: usize,
+    /// Compress WebSocket messages (permessage-deflate, RFC 7692) for clients that offer it, and
+    /// inflate theirs. Default: true. Only with the feature `deflate`.
+    pub deflate: bool,
+    /// Payloads of fewer bytes are sent as they are. Default 512: compressing costs 15 us however
+    /// little it is, once for all subscribers, and below a few hundred bytes saves hardly a packet.
+    pub deflate_bytes_min: usize,
     /// Connections at once. Default 100,000, or fewer by the descriptor limit. The next sixteen
     /// are answered 503 `too_many_connections`, others closed.
     pub connections_max: usize,
@@ -142,6 +148,8 @@ impl Default for Config {
             message_bytes_max: 256 * KIB,
             poll_bytes_max: MIB,
             head_bytes_max: 16 * KIB,
+            deflate: true,
+            deflate_bytes_min: 512,
             connections_max: 100_000,
             connections_per_address_max: 0,
             head_timeout: Duration::from_secs(10),
@@ -191,7 +199,7 @@ impl Config {
 
     /// The parts of `memory_bound`, each a name and its bytes. `tests/memory.rs` drives a server to
     /// it; docs/limits.md says where each number comes from.
-    pub fn memory_parts(&self) -> [(&'static str, usize); 10] {
+    pub fn memory_parts(&self) -> [(&'static str, usize); 11] {
         let times = usize::saturating_mul;
         let plus = usize::saturating_add;
         // A message in JSON has six bytes for each control byte.
@@ -201,6 +209,7 @@ impl Config {
         let parts = [
             ("program", PROGRAM_BYTES),
             ("turn", plus(times(SCRATCHES, formed), times(2, answer))),
+            ("compression", if self.deflate { plus(COMPRESSION_BYTES, times(2, formed)) } else { 0 }),
             ("history", plus(self.history_bytes, self.burst_bytes_max())),
             // What tips it over is in memory too; a buffer that grows doubles.
             ("intake", plus(self.intake_bytes_max, times(2, plus(self.message_bytes_max, READ_BYTES)))),
@@ -211,17 +220,19 @@ impl Config {
             ("idempotency keys", times(self.idempotency_keys_max, KEY_BYTES)),
         ];
         let sum = parts.iter().fold(0usize, |sum, part| plus(sum, part.1));
-        let [a, b, c, d, e, f, g, h, i] = parts;
-        [a, b, c, d, e, f, g, h, i, ("allocator", sum / ALLOCATOR_SHARE)]
+        let [a, b, c, d, e, f, g, h, i, j] = parts;
+        [a, b, c, d, e, f, g, h, i, j, ("allocator", sum / ALLOCATOR_SHARE)]
     }
 }
 
-// What each thing costs at most, measured on 64 bits and rounded up (docs/limits.md, "The bound").
+// What each thing costs at most on 64 bits, estimated and rounded up (docs/limits.md, "The bound").
 
-/// The program as it starts, with the loop's buffer, events and queues.
+/// The program as it starts, with the loop's buffer, events and queues, and tokens.
 const PROGRAM_BYTES: usize = 8 * MIB;
 /// What a turn forms messages in: one for each form, one for who stands alone, one for a rest.
-const SCRATCHES: usize = 9;
+pub(crate) const SCRATCHES: usize = 23;
+/// The tables of compressor and inflater, and the compressed messages that are kept.
+const COMPRESSION_BYTES: usize = 3 * MIB / 2;
 /// What one read brings at most.
 const READ_BYTES: usize = 256 * KIB;
 /// The engine accepts so many over `connections_max`, to tell them.
@@ -239,7 +250,7 @@ const CHANNEL_BYTES: usize = 512;
 const KEY_BYTES: usize = 512;
 /// A command of another thread beside its payload.
 const COMMAND_BYTES: usize = 512;
-/// What allocators keep beside what they gave: a quarter, as measured with glibc's.
+/// What allocators keep beside what they gave: a quarter, an estimate that `tests/memory.rs` stays within.
 const ALLOCATOR_SHARE: usize = 4;
 
 const KIB: usize = 1024;

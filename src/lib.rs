@@ -15,8 +15,9 @@
 //! **Threads.** A [`Server`] belongs to the thread that turns it. [`Handle`]s go anywhere. An
 //! [`App`] runs on the server's thread.
 //!
-//! **Features.** `cli` (default): what only the binary needs. Embedders build with
-//! `default-features = false` and get seven small crates.
+//! **Features.** `cli` (default): what only the binary needs. `deflate` (default): compressed
+//! WebSocket messages, for two crates more. Embedders build with `default-features = false` and
+//! get seven small crates.
 
 // By layer, from the bottom of the house to its face. Arrows point down only.
 mod rights;

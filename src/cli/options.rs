@@ -208,6 +208,19 @@ pub(crate) static GROUPS: &[Group] = &[
                 "32KiB",
             ),
             option(
+                "deflate",
+                Kind::Flag(|s| &mut s.config.deflate),
+                "Compress WebSocket messages for clients that offer permessage-deflate, and inflate theirs. \
+                 --deflate=no turns it off.",
+                "no",
+            ),
+            option(
+                "deflate-bytes-min",
+                Kind::Size(|s| &mut s.config.deflate_bytes_min, 0..=SIZE_MAX),
+                "Payloads of fewer bytes are not compressed.",
+                "2KiB",
+            ),
+            option(
                 "connections-max",
                 Kind::Count(|s| &mut s.config.connections_max, 1..=COUNT_MAX),
                 "Connections at once; fewer if the limit of descriptors allows no more. Beyond it: 503 \

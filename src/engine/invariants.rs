@@ -10,6 +10,7 @@ impl Engine {
         self.connections.check_invariants();
         self.deadlines.check_invariants();
         self.addresses.check_invariants();
+        self.delivery.compression.check_invariants();
         let mut own_bytes = 0;
         let mut intake_bytes = 0;
         let mut subscribers = [0; 3];

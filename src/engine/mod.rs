@@ -9,13 +9,14 @@
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
 //! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
-//! `delivery` sends messages; `timeouts` expires, `leaving` drains, `commands` serves other threads,
-//! `counting` counts.
+//! `delivery` sends messages, `compression` makes them smaller; `timeouts` expires, `leaving` drains,
+//! `commands` serves other threads, `counting` counts.
 
 mod access;
 mod addresses;
 mod answers;
 mod commands;
+mod compression;
 mod connection_log;
 mod counting;
 mod delivery;
@@ -43,6 +44,7 @@ use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
 use crate::metrics::{Counters, Limit};
 use crate::os::{self, Event, IpAddr, Now};
 use crate::protocol::http;
+use crate::protocol::websocket::Inflater;
 use crate::route::Policy;
 use crate::slab::Slab;
 use access::Access;
@@ -122,6 +124,7 @@ pub struct Engine {
     /// To be told that nothing more will be written.
     finished: Vec<u32>,
     delivery: Delivery,
+    inflater: Inflater,
     askers: Slab<Asker>,
     leaving: Option<Leaving>,
     random: Random,
@@ -180,6 +183,7 @@ impl Engine {
             dead: Vec::new(),
             finished: Vec::new(),
             delivery: Delivery::default(),
+            inflater: Inflater::default(),
             askers: Slab::new(),
             leaving: None,
             random: Random::new(seed[1]),
@@ -210,6 +214,7 @@ impl Engine {
             self.date = http::Date::from_unix_ms(now.wall_ms);
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
+        self.delivery.compression.begin_turn();
         self.turns += 1;
     }
 
@@ -490,6 +495,7 @@ impl Engine {
             history_bytes: hub.bytes,
             intake_bytes: self.intake_bytes,
             output_bytes: self.own_bytes + self.hub.detached_bytes(),
+            compressed: self.delivery.compression.done(),
             turns: self.turns,
             wakes: self.counters.wakes,
         }

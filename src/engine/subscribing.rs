@@ -103,7 +103,13 @@ impl Engine {
         let connection = &mut self.connections[index];
         // Who reads no channel has no cursor to be told.
         let raw = handshake.protocol == Subprotocol::Raw || channels == 0;
-        connection.form = if raw { Form::WsRaw } else { Form::WsJson };
+        let handshake = &Handshake { deflate: handshake.deflate.filter(|_| self.config.deflate), ..handshake.clone() };
+        connection.form = match (raw, handshake.deflate.map(|deflate| deflate.window())) {
+            (true, None) => Form::WsRaw,
+            (false, None) => Form::WsJson,
+            (true, Some(window)) => Form::WsRawDeflate(window),
+            (false, Some(window)) => Form::WsJsonDeflate(window),
+        };
         connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
         let form = connection.form;
         connection.own().append_with(|out| {
@@ -113,7 +119,7 @@ impl Engine {
                 http::header(out, "Vary", b"Origin");
             }
             http::finish_head(out);
-            if form == Form::WsJson {
+            if form.plain() == Form::WsJson {
                 // If a gap follows, the cursor is the asked one, left out if it is none of ours.
                 let first = match (gap.map(|gap| gap.reason), asked) {
                     (None, _) => Some(cursor),

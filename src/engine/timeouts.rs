@@ -98,7 +98,7 @@ impl Engine {
             self.connections[index].reason = CloseReason::RequestTimeout;
             return;
         }
-        let json = connection.form == Form::WsJson;
+        let json = connection.form.plain() == Form::WsJson;
         // Only a subscriber that has everything may be told the head.
         let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
         self.connections[index].own().append_with(|out| {

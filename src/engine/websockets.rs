@@ -33,7 +33,9 @@ impl Engine {
             message_bytes_max: self.config.message_bytes_max + if commands { COMMAND_LINE_BYTES_MAX } else { 0 },
             fragments_max: FRAGMENTS_MIN + (self.config.message_bytes_max / FRAGMENT_BYTES) as u32,
         };
-        match reader.frames.decode(bytes, limits) {
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let agreed = self.connections[index].form.window().map(|_| &mut inflater);
+        let progress = match reader.frames.decode(bytes, limits, agreed) {
             Ok((None, consumed)) => Progress::NeedsMore(consumed),
             Ok((Some(received), consumed)) => {
                 self.act_on_frame(index, received);
@@ -51,7 +53,11 @@ impl Engine {
                 }
                 Progress::Consumed(bytes.len())
             }
-        }
+        };
+        // What came in small may be much: it counts as if it had come so.
+        self.spend(inflater.take_spent());
+        self.inflater = inflater;
+        progress
     }
 
     /// Looks for the peer's close frame; returns how many bytes were consumed.
@@ -133,12 +139,12 @@ impl Engine {
         match reaction {
             Reaction::Publish => self.publish_inbound(index, payload, binary),
             Reaction::PublishTo(channel, publication) => self.publish_reaction(&channel, &publication),
-            Reaction::Echo => self.send_frame(index, opcode, payload),
+            Reaction::Echo => self.send_message(index, opcode, payload),
             Reaction::Reply(bytes) => {
                 let opcode = if std::str::from_utf8(&bytes).is_ok() { Opcode::Text } else { Opcode::Binary };
-                self.send_frame(index, opcode, &bytes);
+                self.send_message(index, opcode, &bytes);
             }
-            Reaction::ReplyBinary(bytes) => self.send_frame(index, Opcode::Binary, &bytes),
+            Reaction::ReplyBinary(bytes) => self.send_message(index, Opcode::Binary, &bytes),
             Reaction::Ignore => {}
             Reaction::Close(code, reason) => {
                 let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
@@ -394,6 +400,16 @@ impl Engine {
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
         self.connections[index].own().append_with(|out| websocket::encode_frame(out, opcode, payload));
+    }
+
+    /// An app's answer, compressed by the rule for messages. It counts as what was read does.
+    fn send_message(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
+        let connection = &mut self.connections[index];
+        let window = connection.form.window();
+        let bytes_min = self.config.deflate_bytes_min;
+        let compression = &mut self.delivery.compression;
+        let cost = connection.own().append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
+        self.spend(cost);
     }
 
     /// RFC 6455 5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong frame(s) in
