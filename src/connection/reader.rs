@@ -131,11 +131,13 @@ impl Reader {
             Progress::Length { total } if *total <= bytes.len() => (*total, *total),
             Progress::Length { .. } => return Ok(None),
             Progress::Chunked { decoder, read, written } => {
-                let ended = decoder.decode(bytes, read, written)?;
+                let ended = decoder.decode(bytes, read, written);
+                // Told first also if what comes after is broken: the answer must not depend on how
+                // the bytes fell into reads.
                 if *written - head_bytes > limits.body_bytes_max {
                     return Err(Error::BodyTooLarge);
                 }
-                if !ended {
+                if !ended? {
                     return Ok(None);
                 }
                 (*written, *read)
