@@ -70,7 +70,7 @@ pub fn connection(input: &[u8]) {
             if server.os().is_released(wire) {
                 break;
             }
-            server.turn(Some(Duration::from_millis(250))).expect("the kernel has no faults");
+            server.turn(Some(Duration::from_secs(10))).expect("the kernel has no faults");
         }
         assert!(server.os().is_released(wire), "an ended connection is let go");
         assert_eq!(server.os().leaked(), None);
