@@ -70,8 +70,23 @@ pub use server::{Error, Handle, Server};
 pub mod internals {
     pub use crate::Config;
     pub use crate::commands::{Command, Commands};
+    pub use crate::connection::reader;
+    pub use crate::cursor::After;
     pub use crate::event_loop::{EventLoop, Parts, Turn};
+    pub use crate::gap::{Gap, GapReason};
+    pub use crate::message::{Message, Payload};
     pub use crate::os::{Event, Now, Os, Process};
+    pub use crate::protocol::{command, http, json, sse, websocket};
+
+    pub mod form {
+        pub use crate::form::*;
+    }
+    pub mod names {
+        pub use crate::names::*;
+    }
+    pub mod route {
+        pub use crate::route::*;
+    }
 }
 
 /// The README's example is compiled with the others.

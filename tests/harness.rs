@@ -292,11 +292,13 @@ const DYNAMIC_TEXT: &str = "abcccaaaacaabacaaaadcaabccabaabcabadaaaabbadabaababa
 
 #[test]
 fn json() {
-    let text = r#"{"a":[1,-2.5e3,"\u00e4\ud83d\ude00\n\"\\/"],"b":{},"c":[],"d":null,"e":true}"#;
+    let text = r#"{"a":[1,-2.5e3,"\u00e4\ud83d\ude00\n\"\\/"],"b":{},"c":[],"d":null,"e":true,"f":[0,0.250,-0.5]}"#;
     let json = Json::parse(text).expect("well-formed");
     assert_eq!(json.member("a").expect("a").list().expect("a list")[2].as_text(), Ok("\u{e4}\u{1f600}\n\"\\/"));
     assert_eq!(json.member("d"), Some(&Json::Null));
-    for wrong in ["", "{", "[1,]", "{\"a\"}", "01", "\"\n\"", "\"\\x\"", "\"\\ud800\"", "1 2", "nul", "{\"a\":1,}"] {
+    for wrong in
+        ["", "{", "[1,]", "{\"a\"}", "01", "-01", "\"\n\"", "\"\\x\"", "\"\\ud800\"", "1 2", "nul", "{\"a\":1,}"]
+    {
         assert!(Json::parse(wrong).is_err(), "{wrong}");
     }
 }

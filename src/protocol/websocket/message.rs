@@ -215,7 +215,7 @@ impl Decoder {
     }
 
     /// Bytes received of an incomplete message.
-    fn buffered(&self) -> usize {
+    pub fn buffered(&self) -> usize {
         if self.idle() { 0 } else { self.gathered.len() }
     }
 
