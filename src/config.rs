@@ -227,8 +227,8 @@ impl Config {
 
 // What each thing costs at most on 64 bits, estimated and rounded up (docs/limits.md, "The bound").
 
-/// The program as it starts, with the loop's buffer, events and queues, and tokens.
-const PROGRAM_BYTES: usize = 8 * MIB;
+/// The program as it starts, with the loop's buffer, events and queues, tokens, and spare buffers.
+const PROGRAM_BYTES: usize = 12 * MIB;
 /// What a turn forms messages in: one for each form, one for who stands alone, one for a rest.
 pub(crate) const SCRATCHES: usize = 23;
 /// The tables of compressor and inflater, and the compressed messages that are kept.

@@ -16,7 +16,7 @@
 
 pub mod reader;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Spares};
 use crate::form::Form;
 use crate::protocol::websocket::{self, CloseCode};
 use reader::Reader;
@@ -290,8 +290,8 @@ impl Connection {
     }
 
     /// Where its own bytes are gathered.
-    pub fn own(&mut self) -> &mut Buffer {
-        self.own.get_or_insert_default()
+    pub fn own(&mut self, spares: &mut Spares) -> &mut Buffer {
+        self.own.get_or_insert_with(|| spares.take())
     }
 
     /// The rarely needed part.

@@ -206,7 +206,7 @@ impl Engine {
             State::Stream => {
                 let form = self.connections[index].form;
                 let retry = self.retry_ms();
-                self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+                self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
                 self.finish(index, CloseReason::Revoked);
             }
             // It was not answered yet: it can be told why.

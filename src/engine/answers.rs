@@ -68,7 +68,7 @@ impl Engine {
     ) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         let content_bytes = content.as_ref().map_or(0, |content| content.body.len());
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             http::start_response(out, status, &date);
             common_headers(out, reply, lists_origins);
             more(out);
@@ -158,7 +158,7 @@ impl Engine {
     /// An SSE stream's head; its blocks follow.
     pub(super) fn start_stream(&mut self, index: u32, reply: &Reply, form: Form) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             http::start_response(out, 200, &date);
             http::header(out, "Content-Type", b"text/event-stream");
             http::header(out, "Cache-Control", b"no-store, no-transform");
@@ -185,7 +185,7 @@ impl Engine {
         log::debug!("connection {index} is asked to come back: {refusal}");
         self.count_refusal(refusal.code);
         self.start_stream(index, reply, form);
-        self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
         self.answered(index, reply.keep_alive && form.is_chunked());
     }
 
@@ -200,7 +200,7 @@ impl Engine {
     /// Answers a poll with what there is: a gap, messages, or nothing but a fresh cursor.
     pub(super) fn answer_poll(&mut self, index: u32, gap: Option<&Gap>) {
         let keep_alive = self.connections[index].flags.has(Flags::KEEP_ALIVE);
-        let mut own = self.connections[index].own.take().unwrap_or_default();
+        let mut own = self.connections[index].own.take().unwrap_or_else(|| self.spares.take());
         let mut messages = 0;
         own.append_with(|out| {
             messages = if self.connections[index].flags.has(Flags::RAW) {

@@ -318,6 +318,9 @@ impl Engine {
         connection.wrote = self.tick;
         if !whole {
             connection.flags.set(Flags::BLOCKED);
+            if let Some(own) = &mut connection.own {
+                self.spares.exchange(own);
+            }
             self.settle_fresh(index);
             self.delivery.note_blocked(index, self.tick, &self.connections);
             self.set_deadline(index, self.config.stall_timeout);
@@ -374,7 +377,9 @@ impl Engine {
         if !own.is_empty() {
             return false;
         }
-        connection.own = None;
+        if let Some(own) = connection.own.take() {
+            self.spares.give(own);
+        }
         true
     }
 
@@ -479,8 +484,8 @@ impl Engine {
                 CloseCode::CANNOT_RESUME,
                 "messages are lost, and tidings.raw cannot say which",
             ),
-            Form::WsJson => connection.own().append_with(|out| form::ws_gap(gap, out)),
-            form => connection.own().append_with(|out| form::sse_gap(form, gap, out)),
+            Form::WsJson => connection.own(&mut self.spares).append_with(|out| form::ws_gap(gap, out)),
+            form => connection.own(&mut self.spares).append_with(|out| form::sse_gap(form, gap, out)),
         }
     }
 
@@ -523,7 +528,7 @@ impl Engine {
         let whole = rest.is_empty();
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
-            self.connections[index].own().append(rest);
+            self.connections[index].own(&mut self.spares).append(rest);
         }
         let messages = batch.answered;
         self.count_delivered(index, Transport::Poll, messages);

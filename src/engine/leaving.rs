@@ -99,7 +99,7 @@ impl Engine {
             State::Stream => {
                 let form = connection.form;
                 let retry = self.retry_ms();
-                self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+                self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
                 self.queue_ready(index);
                 self.finish(index, CloseReason::Leaving);
             }

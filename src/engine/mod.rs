@@ -35,6 +35,7 @@ use std::io;
 
 use crate::app::App;
 use crate::app::Transport;
+use crate::buffer::Spares;
 use crate::commands::{PublishCallback, Stats};
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Flags, NONE, State};
@@ -113,6 +114,7 @@ pub struct Engine {
     access: Access,
     hub: Hub,
     connections: Slab<Connection>,
+    spares: Spares,
     addresses: Addresses,
     deadlines: Deadlines,
     /// Subscribers that may be sent something, each once.
@@ -176,6 +178,7 @@ impl Engine {
             app,
             access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
+            spares: Spares::default(),
             addresses: Addresses::new(config.connections_per_address_max),
             deadlines: Deadlines::new(tick(now)),
             ready: VecDeque::new(),
@@ -395,7 +398,9 @@ impl Engine {
         connection.state = State::Dead;
         connection.reason = reason;
         let message = std::mem::replace(&mut connection.message, NONE);
-        connection.own = None;
+        if let Some(own) = connection.own.take() {
+            self.spares.give(own);
+        }
         self.drop_input(index);
         if message != NONE {
             self.hub.unpin(MessageKey(message));

@@ -110,7 +110,7 @@ impl Engine {
             return Progress::Consumed(total);
         }
         if head.expect_continue {
-            self.connections[index].own().append(http::CONTINUE);
+            self.connections[index].own(&mut self.spares).append(http::CONTINUE);
         }
         let announced =
             if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };

@@ -80,7 +80,7 @@ impl Engine {
         }
         let moved_to = self.advance(index);
         let form = self.connections[index].form;
-        self.connections[index].own().append_with(|out| form::sse_heartbeat(form, moved_to, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::sse_heartbeat(form, moved_to, out));
         self.queue_ready(index);
         self.set_tick(index, self.tick + interval);
     }
@@ -101,7 +101,7 @@ impl Engine {
         let json = connection.form.plain() == Form::WsJson;
         // Only a subscriber that has everything may be told the head.
         let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             if let (Some(cursor), true) = (moved_to, json) {
                 form::ws_cursor(cursor, out);
             }

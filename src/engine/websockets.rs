@@ -110,7 +110,7 @@ impl Engine {
     /// RFC 6455 5.5.1: "When sending a Close frame in response, the endpoint typically echos the
     /// status code it received."
     fn answer_close(&mut self, index: u32, code: Option<CloseCode>) {
-        self.connections[index].own().append_with(|out| match code {
+        self.connections[index].own(&mut self.spares).append_with(|out| match code {
             Some(code) => websocket::encode_close(out, code, ""),
             None => websocket::encode_frame(out, Opcode::Close, b""),
         });
@@ -123,7 +123,9 @@ impl Engine {
     /// close frame, at once.
     fn fail(&mut self, index: u32, error: websocket::Error) {
         let connection = &mut self.connections[index];
-        connection.own().append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
+        connection
+            .own(&mut self.spares)
+            .append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
         self.queue_ready(index);
         self.finish(index, CloseReason::Protocol);
     }
@@ -316,7 +318,7 @@ impl Engine {
         form::ws_subscribed(channels.into_iter(), cursor, reference, &mut frame);
         self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
-        connection.own().append(&frame);
+        connection.own(&mut self.spares).append(&frame);
         connection.pending = if has_news { MANY } else { NONE };
         self.queue_ready(index);
     }
@@ -378,7 +380,7 @@ impl Engine {
 
     fn refuse_command(&mut self, index: u32, refusal: &Refusal, reference: Option<&str>) {
         self.count_refusal(refusal.code);
-        self.connections[index].own().append_with(|out| form::ws_error(refusal, reference, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::ws_error(refusal, reference, out));
     }
 
     /// Answers a publish command, now that the log has decided.
@@ -394,7 +396,9 @@ impl Engine {
         match outcome {
             Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
                 let id = self.hub.cursor(seq);
-                connection.own().append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
+                connection
+                    .own(&mut self.spares)
+                    .append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
             }
             other => self.refuse_command(index, &outcome_refusal(other), reference),
         }
@@ -404,7 +408,7 @@ impl Engine {
     }
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
-        self.connections[index].own().append_with(|out| websocket::encode_frame(out, opcode, payload));
+        self.connections[index].own(&mut self.spares).append_with(|out| websocket::encode_frame(out, opcode, payload));
     }
 
     /// An app's answer, compressed by the rule for messages. It counts as what was read does.
@@ -413,7 +417,9 @@ impl Engine {
         let window = connection.form.window();
         let bytes_min = self.config.deflate_bytes_min;
         let compression = &mut self.delivery.compression;
-        let cost = connection.own().append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
+        let cost = connection
+            .own(&mut self.spares)
+            .append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
         self.spend(cost);
     }
 
@@ -445,7 +451,7 @@ impl Engine {
         if connection.state != State::WebSocket {
             return;
         }
-        connection.own().append_with(|out| websocket::encode_close(out, code, why));
+        connection.own(&mut self.spares).append_with(|out| websocket::encode_close(out, code, why));
         let reason = match code {
             CloseCode::RESTART => CloseReason::Leaving,
             _ => CloseReason::Closed,
