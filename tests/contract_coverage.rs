@@ -40,8 +40,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("`--publish-token T`, `--subscribe-token T`, `--token-file FILE`", "tokens"),
     ("counted in the metrics", "metrics"),
     ("Prometheus text", "metrics"),
-    ("`GET /` | the playground", "a viewer page stands in its place"),
-    ("`GET /tidings.js` | the browser client", "the browser client"),
 ];
 
 #[test]
