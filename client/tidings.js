@@ -287,7 +287,8 @@ class Tidings extends EventTarget {
   #run = {
     websocket: link =>
       new Promise((_, reject) => {
-        const url = this.#url(this.#channels, { after: this.cursor }).replace('http', 'ws');
+        // With this parameter, a handshake whose Upgrade was stripped is refused and not held.
+        const url = this.#url(this.#channels, { transport: 'websocket', after: this.cursor }).replace('http', 'ws');
         const socket = (link.socket = new WebSocket(url, ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
         link.signal.onabort = () => socket.close();
         socket.onmessage = ({ data }) => Promise.resolve(data).then(JSON.parse).then(piece => this.#take(link, piece)).catch(reject);

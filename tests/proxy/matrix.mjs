@@ -27,7 +27,7 @@ const hasWebSocket = 'WebSocket' in globalThis;
 // What cannot work by its nature: the transport alone, through that proxy.
 const hopeless = {
   websocket: ['strips Upgrade', 'refuses WebSockets with 403', 'keeps what a WebSocket brings'],
-  sse: ['keeps bodies until they end', 'keeps heads and bodies until they end'],
+  sse: ['keeps bodies until they end', 'keeps heads and bodies until they end', 'passes the first bytes, keeps the rest'],
   poll: [],
 };
 // Takes a whole silence of 45 s to find.

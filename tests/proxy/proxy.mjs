@@ -16,7 +16,7 @@ export const behaviours = {
   'keeps bodies until they end': { body: withheld },
   'keeps heads and bodies until they end': { body: withheld, head: 'late' },
   'passes the first bytes, keeps the rest': { body: answer => isStream(answer) ? limit(400, () => {}) : pass },
-  'cuts after 3000 bytes': { body: (_, cut) => limit(3000, cut), socket: (_, cut) => limit(3000, cut) },
+  'cuts after 5000 bytes': { body: (_, cut) => limit(5000, cut), socket: (_, cut) => limit(5000, cut) },
   'cuts after 1.5 s': { body: (_, cut) => timed(1500, cut), socket: (_, cut) => timed(1500, cut) },
   'closes streams and WebSockets 200 ms after opening': { body: (answer, cut) => isStream(answer) ? timed(200, cut) : pass, socket: (_, cut) => timed(200, cut) },
   'closes WebSockets 200 ms after opening': { socket: (_, cut) => timed(200, cut) },
