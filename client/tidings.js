@@ -292,11 +292,12 @@ class Tidings extends EventTarget {
         const socket = (link.socket = new WebSocket(url, ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
         link.signal.onabort = () => socket.close();
         socket.onmessage = ({ data }) => Promise.resolve(data).then(JSON.parse).then(piece => this.#take(link, piece)).catch(reject);
-        socket.onclose = ({ code, reason }) => {
+        // Node 22 tells of a refused handshake by the first of these alone.
+        socket.onerror = socket.onclose = ({ code = 1006, reason }) => {
           // Going away, restart, try again later; a message too big is no fault of the network. For
           // good: policy, and what an application made up.
           const wait = { 1001: 2000, 1009: 0, 1012: 2000, 1013: 2000 }[code];
-          reject(failure({ message: `closed: ${code} ${reason}`, code, wait, final: code === 1008 || code >= 4000 }));
+          reject(failure({ message: `closed: ${code} ${reason ?? ''}`, code, wait, final: code === 1008 || code >= 4000 }));
         };
       }),
 
