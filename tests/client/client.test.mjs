@@ -1,6 +1,6 @@
 // The browser client against a server made of stubs, with virtual time: what no proxy shows.
 //
-//     node --test tests/client/
+//     node --test tests/client/client.test.mjs
 //
 // Node 20.4 or later, for its clock can be set.
 
