@@ -9,10 +9,11 @@
 //! be 1.00 for single messages and 0.10 for bursts of ten: one write per subscriber and turn.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tidings::Config;
-use tidings::internals::{Event, EventLoop, Now, Os, Parts};
+use tidings::internals::{Event, EventLoop, Now, Os, Parts, Process};
 
 /// How many deliveries one line is the mean of, about.
 const DELIVERIES: usize = 4_000_000;
@@ -187,16 +188,28 @@ impl Os for Sink {
         Now { monotonic_ms: 1000, wall_ms: 1_764_000_000_000 }
     }
 
+    fn elapsed_us(&mut self) -> u64 {
+        0
+    }
+
+    fn process(&mut self) -> Process {
+        Process::default()
+    }
+
     fn random(&mut self) -> u64 {
         0x9e37_79b9_7f4a_7c15
     }
 
-    fn accept(&mut self, _: usize, index: u32) -> io::Result<()> {
+    fn accept(&mut self, _: usize, index: u32) -> io::Result<Option<IpAddr>> {
         self.backlog = self.backlog.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
         assert_eq!(index as usize, self.inputs.len(), "no connection ends, so indexes are dense");
         self.inputs.push(if index == PUBLISHER { Input::Nothing } else { Input::Request });
         self.events.push(readable(index));
-        Ok(())
+        Ok(None)
+    }
+
+    fn refuse(&mut self, _: usize, _: &[u8]) -> io::Result<()> {
+        unreachable!("there is no end of descriptors");
     }
 
     fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {

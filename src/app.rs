@@ -122,7 +122,8 @@ pub enum Reaction {
     Echo,
     /// Nothing.
     Ignore,
-    /// Close the connection with this code and reason.
+    /// Close the connection with this code and reason. A code that must not be sent (RFC 6455 7.4)
+    /// counts as 1000.
     Close(u16, String),
 }
 

@@ -58,6 +58,11 @@ impl Buffer {
         self.bytes.len() - self.start
     }
 
+    /// How much memory it has, used or not.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// True if none are.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::cursor::Cursor;
 use crate::error::Refusal;
+use crate::rights::Tokens;
 
 /// A message to publish: its bytes, and what `POST` would say in headers and query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,8 @@ pub struct Stats {
     pub intake_bytes: usize,
     /// Bytes accepted for writing that no reader has taken.
     pub output_bytes: usize,
+    /// WebSocket messages compressed since the start: each once, whoever takes it.
+    pub compressed: u64,
     /// Turns of the loop since the start.
     pub turns: u64,
     /// Wakes by other threads since the start.
@@ -123,6 +126,8 @@ pub enum Command {
     Publish(String, Publication, Option<PublishCallback>),
     /// Say how the server stands.
     Stats(Box<dyn FnOnce(Stats) + Send>),
+    /// Take these tokens instead of those before.
+    SetTokens(Tokens),
     /// Leave in good order.
     Drain,
     /// Leave at once.
@@ -145,6 +150,8 @@ pub struct Commands {
     room: Condvar,
     /// A wake is under way that the loop has not answered yet.
     woken: AtomicBool,
+    /// Publishes that found the queue full, and that the loop has not heard of.
+    refused: AtomicU64,
     wake: Box<dyn Fn() + Send + Sync>,
     commands_max: usize,
     bytes_max: usize,
@@ -164,6 +171,7 @@ impl Commands {
             queue: Mutex::default(),
             room: Condvar::new(),
             woken: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
             wake,
             commands_max,
             bytes_max,
@@ -174,6 +182,7 @@ impl Commands {
     pub fn push(&self, command: Command) -> Result<(), PublishError> {
         let queue = self.lock();
         if self.is_full(&queue, &command) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(PublishError::Full);
         }
         self.take_in(queue, command)
@@ -215,6 +224,11 @@ impl Commands {
     /// last `pop` then wakes it again.
     pub fn awake(&self) {
         self.woken.store(false, Ordering::Release);
+    }
+
+    /// How many publishes found the queue full since it was last asked.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
     }
 
     /// The oldest command.

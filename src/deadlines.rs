@@ -74,6 +74,14 @@ impl Deadlines {
         }
     }
 
+    /// This key is due at this tick, unless it is due before.
+    pub fn set_no_later(&mut self, key: u32, tick: u32) {
+        let due = self.keys.get(key as usize).filter(|entry| entry.prev != NOWHERE);
+        if due.is_none_or(|entry| tick < entry.at) {
+            self.set(key, tick);
+        }
+    }
+
     /// This key is never due. Nothing happens if it was not.
     pub fn clear(&mut self, key: u32) {
         if self.keys.get(key as usize).is_some_and(|entry| entry.prev != NOWHERE) {

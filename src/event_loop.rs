@@ -12,7 +12,8 @@ use crate::app::App;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::os::{Event, Now, Os};
+use crate::metrics::Limit;
+use crate::os::{self, Event, Now, Os};
 use crate::route::{Policy, PolicyError};
 
 /// What one read takes at most. Large, for it is the loop's and not a connection's; what a quiet
@@ -20,6 +21,9 @@ use crate::route::{Policy, PolicyError};
 const READ_BYTES: usize = 256 * 1024;
 /// How long until a failed accept is tried again. Edge-triggered readiness will not say it again.
 const ACCEPT_RETRY_MS: u64 = 100;
+/// Accepts that may fail in a row, each by the fault of its connection, before the listener is
+/// taken to fail.
+const ACCEPT_FAILURES_MAX: u32 = 16;
 /// Commands per turn.
 const COMMANDS_PER_TURN_MAX: usize = 4096;
 
@@ -60,14 +64,15 @@ pub struct EventLoop<O: Os> {
     loopback: Vec<bool>,
     first_listener: usize,
     now: Now,
-    wakes: u64,
 }
 
 /// Readiness of a listener: a state, like that of every socket.
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, Default)]
 struct Listener {
     pending: bool,
     retry_at_ms: Option<u64>,
+    /// How often in a row nothing came of it.
+    failures: u32,
 }
 
 impl<O: Os> EventLoop<O> {
@@ -83,19 +88,19 @@ impl<O: Os> EventLoop<O> {
             events: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             // Connections may have come before we looked.
-            listeners: vec![Listener { pending: true, retry_at_ms: None }; parts.loopback.len()],
+            listeners: vec![Listener { pending: true, ..Listener::default() }; parts.loopback.len()],
             loopback: parts.loopback,
             first_listener: 0,
             now,
-            wakes: 0,
         })
     }
 
     /// One turn, waiting at most this long for something to do (`None`: for ever).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<Turn> {
-        self.wait(timeout)?;
+        let began_us = self.wait(timeout)?;
         self.accept();
         self.read();
+        self.answer_scrapes();
         self.take_commands();
         self.engine.expire();
         self.engine.commit();
@@ -108,6 +113,7 @@ impl<O: Os> EventLoop<O> {
             self.listeners.clear();
             self.os.close_listeners();
         }
+        self.engine.end_turn(self.os.elapsed_us() - began_us);
         Ok(Turn { more: self.next_timeout() == Some(Duration::ZERO), stopped })
     }
 
@@ -146,24 +152,25 @@ impl<O: Os> EventLoop<O> {
         self.engine.check_invariants();
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits, and tells when the turn began.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
         let timeout = self.next_timeout().into_iter().chain(timeout).min();
         self.events.clear();
         self.os.wait(timeout, &mut self.events)?;
+        let began_us = self.os.elapsed_us();
         self.now = self.os.now();
         self.engine.begin_turn(self.now);
         for &event in &self.events {
             match event {
                 Event::Listener(number) => {
                     if let Some(listener) = self.listeners.get_mut(number) {
-                        *listener = Listener { pending: true, retry_at_ms: None };
+                        *listener = Listener { pending: true, retry_at_ms: None, ..*listener };
                     }
                 }
-                Event::Wake => self.wakes += 1,
-                socket => self.engine.notice(socket),
+                other => self.engine.notice(other),
             }
         }
-        Ok(())
+        Ok(began_us)
     }
 
     fn accept(&mut self) {
@@ -175,51 +182,63 @@ impl<O: Os> EventLoop<O> {
             if self.listeners[number].retry_at_ms.is_some_and(|at| at > self.now.monotonic_ms) {
                 continue;
             }
-            while self.listeners[number].pending && budget > 0 {
+            self.listeners[number].retry_at_ms = None;
+            while self.listeners[number].pending && self.listeners[number].retry_at_ms.is_none() && budget > 0 {
                 budget -= 1;
-                self.listeners[number] = self.accept_one(number);
+                self.accept_one(number);
             }
         }
     }
 
-    /// Accepts one connection; returns whether more may wait.
-    fn accept_one(&mut self, number: usize) -> Listener {
-        let more = Listener { pending: true, retry_at_ms: None };
-        let Some(index) = self.engine.open() else {
-            // Over the reserve: accepted, so that the peer learns of it, and closed at once.
-            let beyond = self.engine.beyond();
-            return match self.os.accept(number, beyond) {
-                Ok(()) => {
-                    self.os.close(beyond);
-                    more
-                }
-                Err(error) => self.accept_failed(&error),
-            };
-        };
+    /// Accepts one connection, if one waits.
+    fn accept_one(&mut self, number: usize) {
+        let opened = self.engine.open();
+        // Over the reserve: accepted, so that the peer learns of it, and closed at once.
+        let index = opened.unwrap_or_else(|| self.engine.beyond());
         match self.os.accept(number, index) {
-            Ok(()) => {
-                self.engine.accepted(index, self.loopback[number]);
-                more
+            Ok(peer) => {
+                self.listeners[number].failures = 0;
+                match opened {
+                    Some(index) => self.engine.accepted(index, self.loopback[number], peer),
+                    None => {
+                        self.os.close(index);
+                        self.engine.turned_away();
+                    }
+                }
             }
             Err(error) => {
-                self.engine.abandon(index);
-                self.accept_failed(&error)
+                if let Some(index) = opened {
+                    self.engine.abandon(index);
+                }
+                self.accept_failed(number, &error);
             }
         }
     }
 
-    fn accept_failed(&self, error: &io::Error) -> Listener {
-        match error.kind() {
-            io::ErrorKind::WouldBlock => Listener { pending: false, retry_at_ms: None },
-            // accept(2): the connection died in the queue, or a signal came; the next may be well.
-            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {
-                Listener { pending: true, retry_at_ms: None }
+    /// Never exits, never spins: whatever it is, the rest is served, and the listener is asked again.
+    fn accept_failed(&mut self, number: usize, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.listeners[number] = Listener::default();
+            return;
+        }
+        if os::is_exhaustion(error) {
+            match self.os.refuse(number, self.engine.exhausted_answer()) {
+                Ok(()) => return self.engine.note_accept_failure(error),
+                // Linux looks for a descriptor first, also when nobody waits.
+                Err(nobody) if nobody.kind() == io::ErrorKind::WouldBlock => {
+                    self.listeners[number] = Listener::default();
+                    return;
+                }
+                Err(_) => {}
             }
-            // No descriptor, no memory, or something new: never exit, never spin.
-            _ => {
-                log::warn!("accept failed: {error}; trying again shortly");
-                Listener { pending: true, retry_at_ms: Some(self.now.monotonic_ms + ACCEPT_RETRY_MS) }
-            }
+        }
+        self.engine.note_accept_failure(error);
+        // accept(2): a connection that died in the queue, and errors of the network "already
+        // pending on the new socket", are that connection's; the next may be well.
+        let listener = &mut self.listeners[number];
+        listener.failures += 1;
+        if os::is_exhaustion(error) || listener.failures >= ACCEPT_FAILURES_MAX {
+            listener.retry_at_ms = Some(self.now.monotonic_ms + ACCEPT_RETRY_MS);
         }
     }
 
@@ -243,7 +262,17 @@ impl<O: Os> EventLoop<O> {
         }
     }
 
+    /// Asks the system about the process only if somebody asks us.
+    fn answer_scrapes(&mut self) {
+        if self.engine.is_scraped() {
+            let process = self.os.process();
+            self.engine.answer_scrapes(process);
+        }
+    }
+
     fn take_commands(&mut self) {
+        let refused = self.commands.take_refused();
+        self.engine.note_limit_times(Limit::CommandsMax, refused);
         self.commands.awake();
         self.engine.begin_commands();
         for _ in 0..COMMANDS_PER_TURN_MAX {
@@ -251,7 +280,7 @@ impl<O: Os> EventLoop<O> {
                 break;
             }
             match self.commands.pop() {
-                Some(command) => self.engine.command(command, self.wakes),
+                Some(command) => self.engine.command(command),
                 None => break,
             }
         }

@@ -12,14 +12,13 @@ use crate::error::Refusal;
 use crate::gap::Gap;
 use crate::message::{Message, Payload};
 use crate::names::essence;
-use crate::protocol::websocket::{Opcode, encode_frame, frame_head};
+use crate::protocol::websocket::{Opcode, Window, encode_compressed_frame, encode_frame, frame_head};
 use crate::protocol::{json, sse};
 use crate::text::{write_base64, write_decimal, write_hex};
 
 /// What a stream's messages look like on the wire. SSE is chunked, one chunk a message, or plain
 /// until the connection closes (HTTP/1.0).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Form {
     /// SSE, the payload as data, chunked.
     SseRawChunked,
@@ -33,6 +32,10 @@ pub enum Form {
     WsJson,
     /// WebSocket, the payload in a text or binary frame.
     WsRaw,
+    /// As `WsJson`, or compressed, if that pays and the client's window holds it.
+    WsJsonDeflate(Window),
+    /// As `WsRaw`, or compressed, in the same way.
+    WsRawDeflate(Window),
     /// Long poll, the message object alone; `poll_body` joins them.
     Poll,
 }
@@ -48,19 +51,52 @@ impl Form {
     pub fn is_chunked(self) -> bool {
         matches!(self, Form::SseRawChunked | Form::SseJsonChunked)
     }
+
+    /// The same without compression.
+    pub fn plain(self) -> Form {
+        match self {
+            Form::WsJsonDeflate(_) => Form::WsJson,
+            Form::WsRawDeflate(_) => Form::WsRaw,
+            plain => plain,
+        }
+    }
+
+    /// The window of the client, if messages may be compressed.
+    pub fn window(self) -> Option<Window> {
+        match self {
+            Form::WsJsonDeflate(window) | Form::WsRawDeflate(window) => Some(window),
+            _ => None,
+        }
+    }
+
+    /// Its number among all, below `COUNT`.
+    pub fn number(self) -> usize {
+        let windows = Window::ALL.len();
+        match self {
+            Form::SseRawChunked => 0,
+            Form::SseRawPlain => 1,
+            Form::SseJsonChunked => 2,
+            Form::SseJsonPlain => 3,
+            Form::WsJson => 4,
+            Form::WsRaw => 5,
+            Form::Poll => 6,
+            Form::WsJsonDeflate(window) => 7 + window.number(),
+            Form::WsRawDeflate(window) => 7 + windows + window.number(),
+        }
+    }
+
+    /// How many forms there are.
+    pub const COUNT: usize = 7 + 2 * Window::ALL.len();
 }
 
-/// Appends exactly the bytes a subscriber of this form gets for this message.
+/// Appends exactly the bytes a subscriber of this form gets for this message, not compressed.
 pub fn write(form: Form, message: &Message<'_>, out: &mut Vec<u8>) {
-    match form {
+    match form.plain() {
         Form::SseRawChunked | Form::SseRawPlain => sse_block(form, out, |out| write_sse_raw(out, message)),
         Form::SseJsonChunked | Form::SseJsonPlain => sse_block(form, out, |out| write_sse_json(out, message)),
-        Form::WsJson => text_frame(out, |out| json::write_message(out, message)),
-        Form::WsRaw => match message.payload {
-            Payload::Text(text) => encode_frame(out, Opcode::Text, text.as_bytes()),
-            Payload::Binary(bytes) => encode_frame(out, Opcode::Binary, bytes),
-        },
+        Form::WsRaw => encode_frame(out, ws_opcode(form, message), message.payload.bytes()),
         Form::Poll => json::write_message(out, message),
+        _ => text_frame(out, |out| json::write_message(out, message)),
     }
 }
 
@@ -162,6 +198,26 @@ pub fn write_chunk(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 pub const CHUNKS_END: &[u8] = b"0\r\n\r\n";
 
 // WebSocket
+
+/// Appends what the frame of a message holds in one of the forms of WebSocket.
+pub fn ws_payload(form: Form, message: &Message<'_>, out: &mut Vec<u8>) {
+    match form.plain() {
+        Form::WsRaw => out.extend_from_slice(message.payload.bytes()),
+        _ => json::write_message(out, message),
+    }
+}
+
+/// Appends the frame of a message whose payload is given compressed.
+pub fn ws_compressed(form: Form, message: &Message<'_>, compressed: &[u8], out: &mut Vec<u8>) {
+    encode_compressed_frame(out, ws_opcode(form, message), compressed);
+}
+
+fn ws_opcode(form: Form, message: &Message<'_>) -> Opcode {
+    match (form.plain(), message.payload) {
+        (Form::WsRaw, Payload::Binary(_)) => Opcode::Binary,
+        _ => Opcode::Text,
+    }
+}
 
 /// Appends the first frame: `{"cursor":"…","heartbeat":25}`. The cursor is where the client
 /// stands, or the asked one if a gap follows, or `None` if the asked one is no cursor at all.

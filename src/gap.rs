@@ -32,6 +32,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every reason, in the order of the numbers.
+    pub const ALL: [GapReason; 4] = [GapReason::Evicted, GapReason::Epoch, GapReason::Future, GapReason::Unknown];
+
     /// The contract's word for it.
     pub fn as_str(self) -> &'static str {
         match self {

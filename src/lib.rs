@@ -15,10 +15,13 @@
 //! **Threads.** A [`Server`] belongs to the thread that turns it. [`Handle`]s go anywhere. An
 //! [`App`] runs on the server's thread.
 //!
-//! **Features.** `cli` (default): what only the binary needs. Embedders build with
-//! `default-features = false` and get seven small crates.
+//! **Features.** `cli` (default): what only the binary needs. `deflate` (default): compressed
+//! WebSocket messages, for two crates more. Embedders build with `default-features = false` and
+//! get seven small crates.
 
 // By layer, from the bottom of the house to its face. Arrows point down only.
+mod rights;
+
 mod config;
 mod cursor;
 mod error;
@@ -45,6 +48,8 @@ mod commands;
 
 mod app;
 
+mod metrics;
+
 mod engine;
 
 mod event_loop;
@@ -56,6 +61,7 @@ pub use commands::{Publication, PublishError, Published, Stats};
 pub use config::Config;
 pub use cursor::{Cursor, Epoch};
 pub use error::{Code, Refusal};
+pub use rights::{TokenError, TokenFileError, Tokens};
 pub use server::{Error, Handle, Server};
 
 /// The parts below the public face, for this crate's own tests, benchmarks and fuzz targets.
@@ -64,8 +70,23 @@ pub use server::{Error, Handle, Server};
 pub mod internals {
     pub use crate::Config;
     pub use crate::commands::{Command, Commands};
+    pub use crate::connection::reader;
+    pub use crate::cursor::After;
     pub use crate::event_loop::{EventLoop, Parts, Turn};
-    pub use crate::os::{Event, Now, Os};
+    pub use crate::gap::{Gap, GapReason};
+    pub use crate::message::{Message, Payload};
+    pub use crate::os::{Event, Now, Os, Process};
+    pub use crate::protocol::{command, http, json, sse, websocket};
+
+    pub mod form {
+        pub use crate::form::*;
+    }
+    pub mod names {
+        pub use crate::names::*;
+    }
+    pub mod route {
+        pub use crate::route::*;
+    }
 }
 
 /// The README's example is compiled with the others.

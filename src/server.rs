@@ -16,6 +16,7 @@ use crate::error::{Code, Refusal};
 use crate::event_loop::{EventLoop, Parts};
 use crate::names;
 use crate::os::{Mio, Patience};
+use crate::rights::{Right, Tokens};
 use crate::route::PolicyError;
 
 /// Connections that may wait to be accepted.
@@ -27,7 +28,8 @@ const BACKLOG: i32 = 4096;
 pub enum Error {
     /// No socket could be opened at this address.
     Bind(SocketAddr, io::Error),
-    /// Other hosts could publish: see `Config::allow_anyone_to_publish`.
+    /// Other hosts could publish without a token: see `Config::tokens` and
+    /// `Config::allow_anyone_to_publish`.
     Exposed(SocketAddr),
     /// A name in `Config::hosts` or `Config::origins` is none.
     Name(String),
@@ -44,7 +46,8 @@ impl fmt::Display for Error {
             Error::Exposed(address) => write!(
                 f,
                 "{address} can be reached from other hosts, and anyone there could publish; \
-                 listen on 127.0.0.1, or allow it: Config::allow_anyone_to_publish, --allow-anyone-to-publish"
+                 set a publish token (Config::tokens, --publish-token), listen on 127.0.0.1, \
+                 or allow it (Config::allow_anyone_to_publish, --allow-anyone-to-publish)"
             ),
             Error::Name(message) => f.write_str(message),
             Error::System(error) => write!(f, "the event loop failed: {error}"),
@@ -119,7 +122,8 @@ impl Server {
     /// Listens on all addresses that this names. Port 0 takes a free one; `local_addrs` tells it.
     ///
     /// # Errors
-    /// `Exposed` for an address other hosts can reach, unless the configuration allows it; `Bind`
+    /// `Exposed` for an address other hosts can reach, unless publishing there needs a token or the
+    /// configuration allows it; `Bind`
     /// if the system refuses; `Name` for a host or origin in the configuration that is none.
     pub fn bind(addresses: impl ToSocketAddrs, config: Config) -> Result<Server, Error> {
         Server::bind_with(addresses, config, None)
@@ -157,7 +161,8 @@ impl Server {
         for &address in &addresses {
             refuse_exposure(address, &config)?;
         }
-        let os = Mio::new(listeners, config.send_buffer_bytes, config.stall_timeout).map_err(Error::System)?;
+        let os = Mio::new(listeners, config.send_buffer_bytes, config.receive_buffer_bytes, config.stall_timeout)
+            .map_err(Error::System)?;
         let waker = os.waker();
         let commands = Commands::new(config.commands_max, config.intake_bytes_max, Box::new(move || waker.wake()));
         let commands = Arc::new(commands);
@@ -322,6 +327,14 @@ impl Handle {
         receiver.recv_timeout(timeout).ok()
     }
 
+    /// Has the server take these tokens instead of those it knows. Whoever holds a connection by a
+    /// token that is no longer good for it is ended: WebSocket 1008, SSE by the end of the body, a
+    /// poll by 403. What needed a token before needs one still, also if there is none left.
+    pub fn set_tokens(&self, tokens: Tokens) {
+        // A server that has stopped lets nobody in.
+        let _ = self.commands.push(Command::SetTokens(tokens));
+    }
+
     /// Asks the server to leave in good order, within `Config::drain` and `drain_grace`.
     pub fn shutdown(&self) {
         // A server that has stopped has left.
@@ -363,7 +376,10 @@ fn check(channel: &str, message: &Publication, message_bytes_max: usize) -> Resu
 
 fn refuse_exposure(address: SocketAddr, config: &Config) -> Result<(), Error> {
     // ::ffff:127.0.0.1 is loopback too.
-    if address.ip().to_canonical().is_loopback() || config.allow_anyone_to_publish {
+    if address.ip().to_canonical().is_loopback()
+        || config.allow_anyone_to_publish
+        || config.tokens.guards(Right::Publish)
+    {
         return Ok(());
     }
     Err(Error::Exposed(address))

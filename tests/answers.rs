@@ -121,3 +121,56 @@ fn an_origin_is_told_to_its_own_poll_only() {
         assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Access-Control"), "{answer}");
     }
 }
+
+/// A client that was refused and sends on for ever kept its connection for as long as it liked.
+#[test]
+fn who_sends_on_after_a_refusal_is_cut_by_bytes() {
+    const MIB: usize = 1024 * 1024;
+    let mut server = Server::start(|_| {});
+    let wire = server.connect(b"GET / HTTP/1.1\n");
+    assert!(server.text(wire).starts_with("HTTP/1.1 400 "));
+    let (begin, mut sent) = (server.0.os().now_ms(), 0);
+    while !server.0.os().is_released(wire) {
+        sent += server.0.os().send(wire, &vec![b'x'; MIB]);
+        server.turn();
+        assert!(sent <= 64 * MIB, "it may send on without end");
+    }
+    assert!(sent >= 20 * MIB, "who sends 20 MB and then reads would have lost the answer");
+    assert_eq!(server.0.os().now_ms(), begin);
+}
+
+/// The same for one that sends a byte now and then: no byte moves the deadline.
+#[test]
+fn who_sends_on_after_a_refusal_is_cut_by_time() {
+    let mut server = Server::start(|config| config.close_timeout = Duration::from_secs(3));
+    let wire = server.connect(b"GET / HTTP/1.1\n");
+    let begin = server.0.os().now_ms();
+    while !server.0.os().is_released(wire) {
+        server.send(wire, b"x");
+        server.0.turn(Some(Duration::from_millis(100))).expect("the kernel has no faults");
+        assert!(server.0.os().now_ms() < begin + 3500, "longer than it may");
+    }
+    assert!(server.0.os().now_ms() >= begin + 3000);
+}
+
+/// What stands behind a held poll is taken in no further than a head may be long, or by one read,
+/// and waits: a publish larger than that is answered behind the poll, and whole.
+#[test]
+fn a_large_publish_waits_behind_a_held_poll() {
+    let mut server = Server::start(|config| config.head_bytes_max = 4096);
+    let wire = server.connect(&clients::get("a", "?after=earliest&wait=60", ""));
+    let large = vec![b'x'; 200 * 1024];
+    let requests = [clients::post("b", "", "", &large), clients::get("b", "?after=earliest&format=raw", "")].concat();
+    for piece in requests.chunks(3000) {
+        server.send(wire, piece);
+    }
+    assert_eq!(server.receive(wire), b"", "the poll is held, and everything waits");
+    let publisher = server.connect(&clients::post("a", "", "", b"one"));
+    assert!(server.text(publisher).starts_with("HTTP/1.1 200 "));
+    let answers = server.text(wire);
+    let (poll, rest) = answers[1..].split_once("HTTP/1.1 200 ").expect("a second answer");
+    let (publish, raw) = rest.split_once("HTTP/1.1 200 ").expect("a third answer");
+    assert!(poll.contains("\"data\":\"one\""), "{poll}");
+    assert!(publish.contains("\"channel\":\"b\""), "{publish}");
+    assert!(raw.ends_with(&format!("\r\n\r\n{}", "x".repeat(large.len()))), "the whole message");
+}

@@ -75,6 +75,7 @@ fn what_is_wrong_is_said_on_standard_error_with_code_2() {
         (&["serve"], "tidings: unexpected argument serve"),
         (&["--stdin", "a\nb\x1b"], "tidings: --stdin a\nb\\u{1b}: this is not right"),
         (&["--listen", "0.0.0.0:0"], "tidings: --listen 0.0.0.0:0: other hosts can reach this address"),
+        (&["--print-config", "-l", "0.0.0.0:0"], "tidings: --listen 0.0.0.0:0: other hosts can reach this address"),
     ] {
         let output = tidings(arguments).output().unwrap();
         let (code, stdout, stderr) = outcome(&output);
@@ -98,6 +99,13 @@ fn an_address_that_cannot_be_had_is_explained_with_code_1() {
     let taken = taken.local_addr().unwrap().to_string();
     for (arguments, start, reason) in [
         (&["--listen", &taken][..], format!("tidings: cannot listen on {taken}: "), "the port is in use"),
+        // RFC 6761 6.4: nobody has this name. Who only asks is told the same.
+        (&["--listen", "nobody.invalid:1"], "tidings: --listen nobody.invalid:1: ".into(), "the name does not lead"),
+        (
+            &["--print-config", "--listen", "nobody.invalid:1"],
+            "tidings: --listen nobody.invalid:1: ".into(),
+            "the name does not lead",
+        ),
         // RFC 5737: no host has this address.
         (
             &["--listen", "192.0.2.1:0", "--allow-anyone-to-publish"],
@@ -228,7 +236,7 @@ fn lines_of_standard_input_are_published_and_serving_goes_on() {
     input.write_all(b"one\r\nmuch too long\nb\xff\nlast").unwrap();
     drop(input);
     server.hear("line 2: 13 bytes, the limit is 8: skipped");
-    server.hear("standard input has ended after 4 lines; serving goes on");
+    server.hear("standard input has ended after 4 lines, 3 of them published; serving goes on");
 
     let answer =
         server.ask("GET /channels/log?after=earliest&wait=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -255,4 +263,170 @@ fn it_serves_although_nobody_hears_it() {
     TcpStream::connect(server.addresses()[0]).unwrap();
     server.signal("TERM");
     assert_eq!(server.exit_code(), Some(0));
+}
+
+// Tokens.
+
+/// A token file of this test's own.
+fn token_file(name: &str, lines: &str) -> String {
+    let path = format!("{}/{}-{name}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    std::fs::write(&path, lines).unwrap();
+    chmod("600", &path);
+    path
+}
+
+fn chmod(mode: &str, path: &str) {
+    assert!(Command::new("chmod").args([mode, path]).status().unwrap().success());
+}
+
+/// protocol: One that cannot be read, has another line or no token at all: no start.
+#[test]
+fn a_token_that_is_none_stops_the_start() {
+    let rule = "the token must have 1 to 128 bytes of A-Z a-z 0-9 - . _ ~\n";
+    for (name, lines, said) in [
+        ("broken", "publish good\n\npublish s3cret/ \n", format!("line 3: {rule}")),
+        ("word", "s3cret\n", "line 1: the line must begin with publish or subscribe, or with #".into()),
+        ("long", "publish s3cret a b\n", "line 1: the line must be publish TOKEN, subscribe TOKEN".into()),
+        ("prefix", "subscribe s3cret news.*\n", "line 1: the prefix must be the beginning of channel names".into()),
+        ("empty", "", "there is no token in it\n".into()),
+        ("comments", "# publish s3cret\n", "there is no token in it\n".into()),
+    ] {
+        let path = token_file(name, lines);
+        for ask in [&["--listen", "127.0.0.1:0"][..], &["--print-config"]] {
+            let output = tidings(ask).args(["--token-file", &path]).output().unwrap();
+            let (code, stdout, stderr) = outcome(&output);
+            assert_eq!((code, stdout), (Some(2), ""), "{stderr}");
+            assert!(stderr.starts_with(&format!("tidings: --token-file {path}: {said}")), "{stderr}");
+            assert!(!stderr.contains("s3cret"), "{stderr}");
+        }
+    }
+    let missing = format!("{}/there-is-no-such-file", env!("CARGO_TARGET_TMPDIR"));
+    for path in [&missing, env!("CARGO_TARGET_TMPDIR"), "/dev/null"] {
+        let output = tidings(&["--listen", "127.0.0.1:0", "--token-file", path]).output().unwrap();
+        let (code, _, stderr) = outcome(&output);
+        assert_eq!(code, Some(2));
+        assert!(stderr.starts_with(&format!("tidings: --token-file {path}: it cannot be read: ")), "{stderr}");
+    }
+
+    let right = "right is 1 to 128 bytes of A-Z a-z 0-9 - . _ ~, and perhaps a colon and how channel names begin";
+    for (arguments, said) in [
+        (&["--publish-token", "s3cret word"][..], format!("--publish-token ***: this is not right; {right}")),
+        (&["--publish-token=s3cret:"], format!("--publish-token ***: this is not right; {right}")),
+        (&["--subscribe-token", "s3cret:*"], format!("--subscribe-token ***: this is not right; {right}")),
+        (&["--subscribe-token", ""], format!("--subscribe-token ***: this is not right; {right}")),
+        (&["--publish-token", "a", "s3cret"], "unexpected argument behind a token; give the option again".into()),
+    ] {
+        let output = tidings(arguments).output().unwrap();
+        let (code, stdout, stderr) = outcome(&output);
+        assert_eq!((code, stdout), (Some(2), ""), "{stderr}");
+        assert!(stderr.starts_with(&format!("tidings: {said}")), "{stderr}");
+        assert!(!stderr.contains("s3cret"), "{stderr}");
+    }
+    let output = tidings(&[]).env("TIDINGS_PUBLISH_TOKEN", "good,s3cret!").output().unwrap();
+    assert!(outcome(&output).2.starts_with("tidings: TIDINGS_PUBLISH_TOKEN=***: this is not right"));
+}
+
+#[test]
+fn the_configuration_is_shown_without_its_tokens() {
+    let mut command = tidings(&["--print-config", "--subscribe-token", "s3cret", "--subscribe-token", "s3cret:news."]);
+    let output = command.env("TIDINGS_PUBLISH_TOKEN", "s3cret-too, s3cret-as-well:a").output().unwrap();
+    let (code, stdout, stderr) = outcome(&output);
+    assert_eq!((code, stderr), (Some(0), ""));
+    for line in [
+        "publish-token               ***,***:a            environment TIDINGS_PUBLISH_TOKEN",
+        "subscribe-token             ***,***:news.        option --subscribe-token",
+        "token-file                  -                    default",
+    ] {
+        assert!(stdout.lines().any(|printed| printed == line), "{line}\n{stdout}");
+    }
+    assert!(!stdout.contains("s3cret"), "{stdout}");
+}
+
+/// One request, and the status of its answer.
+fn status(server: &Running, request: &str, token: &str) -> String {
+    let answer = server.ask(&format!(
+        "{request} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    ));
+    answer.get(9..12).unwrap_or_default().to_owned()
+}
+
+/// protocol: token files | lines `publish TOKEN [PREFIX]` and `subscribe TOKEN [PREFIX]`; `#` begins a word that is a comment with all behind it.
+/// protocol: SIGHUP reads them again; if that fails, all tokens stay as they were.
+#[cfg(unix)]
+#[test]
+fn token_files_are_read_again_at_sighup() {
+    let path = token_file("reload", "# tokens\npublish s3cret-a news. # who\r\n\tsubscribe  s3cret-b\n");
+    let arguments = ["--listen", "127.0.0.1:0", "--drain", "0", "--log", "trace", "--publish-token", "s3cret-option"];
+    let mut server = Running::start({
+        let mut command = tidings(&arguments);
+        command.args(["--token-file", &path]);
+        command
+    });
+    let statuses = |server: &Running| {
+        ["s3cret-a", "s3cret-b", "s3cret-c", "s3cret-option"].map(|token| {
+            let requests = ["POST /channels/news.1", "POST /channels/other", "GET /channels/other?wait=0"];
+            requests.map(|request| status(server, request, token)).join(" ")
+        })
+    };
+    let before = ["200 403 403", "403 403 200", "403 403 403", "200 200 200"];
+    assert_eq!(statuses(&server), before);
+    let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(b"GET /channels/other?transport=sse&token=s3cret-b HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut heard = [0; 4096];
+    assert!(stream.read(&mut heard).unwrap() > 0);
+
+    for (lines, said) in [
+        ("", "there is no token in it"),
+        ("publish s3cret-a\npublish s3cret-c s3cret-d s3cret-e\n", "line 2: the line must be publish TOKEN"),
+    ] {
+        std::fs::write(&path, lines).unwrap();
+        server.signal("HUP");
+        server.hear(&format!("ERROR SIGHUP: the tokens stay as they were: --token-file {path}: {said}"));
+        assert_eq!(statuses(&server), before);
+    }
+    std::fs::remove_file(&path).unwrap();
+    server.signal("HUP");
+    server.hear(&format!("ERROR SIGHUP: the tokens stay as they were: --token-file {path}: it cannot be read"));
+    assert_eq!(statuses(&server), before);
+
+    std::fs::write(&path, "publish s3cret-a\nsubscribe s3cret-c o").unwrap();
+    chmod("604", &path);
+    server.signal("HUP");
+    server.hear(&format!("WARN  the token file {path} can be read or changed by every user of this host"));
+    server.hear("INFO  tokens: 2 to publish, 1 to subscribe; 1 connections have lost their right and end");
+    assert_eq!(statuses(&server), ["200 200 200", "403 403 403", "403 403 200", "200 200 200"]);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("0\r\n\r\n"), "the stream was ended in good order: {rest:?}");
+
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: draining");
+    if let Some(stderr) = &mut server.stderr {
+        stderr.read_to_string(&mut server.banner).unwrap();
+    }
+    assert!(!server.banner.contains("s3cret"), "{}", server.banner);
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_token_opens_the_door_to_other_hosts() {
+    let server = Running::start(tidings(&["--listen", "0.0.0.0:0", "--publish-token", "t"]));
+    assert_eq!(status(&server, "POST /channels/a", "t"), "200");
+    assert_eq!(status(&server, "POST /channels/a", "x"), "403");
+    let output = tidings(&["--listen", "0.0.0.0:0", "--subscribe-token", "t"]).output().unwrap();
+    let (code, _, stderr) = outcome(&output);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("Set a token with --token-file or --publish-token"), "{stderr}");
+}
+
+#[test]
+fn a_host_may_be_an_address_in_brackets() {
+    let server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--host", "[2001:db8::1]"]));
+    let ask = |host: &str| server.ask(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+    assert!(ask("[2001:db8::1]:8080").starts_with("HTTP/1.1 200 "));
+    assert!(ask("[2001:db8::2]").starts_with("HTTP/1.1 421 "));
+    let output = tidings(&["--listen", "127.0.0.1:0", "--host", "2001:db8::1"]).output().unwrap();
+    assert!(outcome(&output).2.starts_with("tidings: --host 2001:db8::1: this is not right; right is a host name"));
 }

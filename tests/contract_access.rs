@@ -1,4 +1,4 @@
-//! The contract's section "Who may do what", but for tokens.
+//! The contract's section "Who may do what", but for tokens, which are in `contract_tokens.rs`.
 
 mod common;
 
@@ -112,6 +112,51 @@ fn on_loopback_the_host_must_be_one_of_ours() {
     assert_eq!(open.request("GET", "/healthz").host("any.example").send().status, 200, "not on loopback");
 }
 
+/// A page whose own name was made to lead to 127.0.0.1 is of one origin with us to its browser: its
+/// `Origin` and its `Host` agree, and it may have learnt a token. All that tells it is the name.
+#[test]
+fn a_rebound_name_gets_nothing() {
+    let server = TestServer::start_with(|config| {
+        config.origins = vec!["http://evil.example".into()];
+        config.tokens.allow_publish("t", "").expect("a token");
+    });
+    let hosts = ["evil.example", "localhost.", "localhost.evil.example:80", "127.0.0.1.evil.example", "127.1", "[::]"];
+    for host in hosts {
+        for method in ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT"] {
+            for path in ["/", "/channels", "/channels/a", "/healthz", "/readyz", "/metrics", "/tidings.js", "/nothing"]
+            {
+                let request = server.request(method, &format!("{path}?token=t")).host(host);
+                let answer = request.header("Origin", format!("http://{host}")).send();
+                assert_eq!(answer.status, 421, "{method} {path} at {host}");
+            }
+        }
+        let request =
+            server.request("GET", "/channels/a?token=t").host(host).header("Origin", format!("http://{host}"));
+        assert!(WebSocket::open(request, &["tidings.bearer.t"]).is_err_and(|answer| answer.status == 421));
+    }
+}
+
+/// A token opens no door to a page that may not come in, and its absence is told only to who may.
+#[test]
+fn a_foreign_page_is_refused_before_its_token_is_looked_at() {
+    let server = TestServer::start_with(|config| {
+        config.tokens.allow_publish("t", "").expect("a token");
+        config.tokens.allow_subscribe("s", "").expect("a token");
+    });
+    for token in ["", "?token=t", "?token=x"] {
+        let target = format!("/channels/a{token}");
+        assert_eq!(writes(&server, "localhost", "http://evil.example"), REFUSED);
+        // A form of another site, which needs no preflight.
+        let form = server.request("POST", &target).header("Content-Type", "text/plain");
+        let form = form.header("Sec-Fetch-Site", "cross-site").header("Origin", "http://evil.example").body("a=b");
+        assert_eq!(form.send().code(), "origin_not_allowed", "{token}");
+        let frame = server.request("POST", &target).header("Origin", "null").body("a=b");
+        assert_eq!(frame.send().code(), "origin_not_allowed", "{token}");
+        let read = server.request("GET", &target).header("Sec-Fetch-Site", "cross-site").send();
+        assert_eq!(read.code(), "origin_not_allowed", "{token}");
+    }
+}
+
 // Origin.
 
 /// What a page of this origin gets for publishing, deleting, and opening a WebSocket.
@@ -171,6 +216,22 @@ fn a_foreign_page_can_not_write() {
         ("localhost", "localhost"),
         ("localhost", "*"),
         ("localhost", ""),
+        ("localhost", "http://localhost."),
+        ("localhost", "http://localhost/"),
+        ("localhost", "http://localhost#"),
+        ("localhost", "http://evil.example@localhost"),
+        ("localhost", "http://localhost:80@evil.example"),
+        ("localhost", "http://localhost:0"),
+        ("localhost", "http://localhost http://localhost"),
+        ("localhost", "http://localhost, http://evil.example"),
+        ("localhost", "://localhost"),
+        ("localhost", "//localhost"),
+        ("localhost:8080", "https://localhost:443"),
+        ("localhost", "https://listed.example/"),
+        ("localhost", "https://listed.example:"),
+        ("localhost", "https://listed.example."),
+        ("localhost", "https://listed%2eexample"),
+        ("localhost", "null, https://listed.example"),
     ] {
         assert_eq!(writes(&server, host, origin), REFUSED, "{origin} at {host}");
     }
@@ -216,11 +277,11 @@ fn forwarded_names_are_not_believed() {
 
 // Reading across sites.
 
-/// protocol: cross-site reads | GET of channels and their list with `Sec-Fetch-Site: cross-site` only with a listed Origin, or as a navigation: otherwise 403
+/// protocol: cross-site reads | GET of channels, their list and `/metrics` with `Sec-Fetch-Site: cross-site` only with a listed Origin, or as a navigation: otherwise 403
 #[test]
 fn another_site_reads_only_with_a_listed_origin_or_as_a_navigation() {
     let server = TestServer::start_with(|config| config.origins = vec!["https://listed.example".into()]);
-    for target in ["/channels/a?wait=0", "/channels/a,b?wait=0", "/channels"] {
+    for target in ["/channels/a?wait=0", "/channels/a,b?wait=0", "/channels", "/metrics"] {
         let ask = |headers: &[(&str, &str)]| {
             let request = server.request("GET", target);
             let answer = headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send();
@@ -333,6 +394,25 @@ fn a_preflight_is_answered_for_listed_origins_only() {
     assert_eq!(names(answer.header("Access-Control-Allow-Headers")), want);
     for method in ["GET", "HEAD", "POST", "DELETE"] {
         assert!(answer.lists("Access-Control-Allow-Methods", method), "{method}: {answer:?}");
+    }
+
+    // What is allowed owes nothing to what is asked for, nor to a token.
+    for (name, value) in [
+        ("Access-Control-Request-Method", "PROPFIND"),
+        ("Access-Control-Request-Headers", &*"x-very-long-name, ".repeat(400)),
+        ("Access-Control-Request-Headers", "*"),
+        ("Access-Control-Request-Private-Network", "true"),
+        ("Authorization", "Bearer x"),
+    ] {
+        let asked = server.request("OPTIONS", "/channels/a").header("Origin", "https://one.example");
+        let odd = asked.header(name, value).send();
+        assert_eq!(odd.status, 204, "{name}: {value}");
+        let told = |answer: &Response| {
+            let mut told = answer.headers.clone();
+            told.retain(|(name, _)| !name.eq_ignore_ascii_case("Date"));
+            told
+        };
+        assert_eq!(told(&odd), told(&answer), "{name}: {value}");
     }
 
     let stranger = preflight("https://evil.example");

@@ -17,6 +17,7 @@ fn tidings(arguments: &[&str]) -> String {
 }
 
 /// protocol: `--listen ADDRESS:PORT` (repeatable), `--host NAME`, `--origin ORIGIN`
+/// protocol: `--publish-token T` or `T:PREFIX`, `--subscribe-token T` or `T:PREFIX`, `--token-file FILE` (each repeatable)
 #[test]
 fn the_options_are_there() {
     let help = tidings(&["--help"]);
@@ -24,6 +25,9 @@ fn the_options_are_there() {
         "--listen",
         "--host",
         "--origin",
+        "--publish-token",
+        "--subscribe-token",
+        "--token-file",
         "--allow-anyone-to-publish",
         "--stdin",
         "--history-messages",
@@ -33,6 +37,7 @@ fn the_options_are_there() {
         "--poll-bytes-max",
         "--channels-max",
         "--connections-max",
+        "--connections-per-address-max",
         "--heartbeat",
         "--ping",
         "--drain",
@@ -92,6 +97,7 @@ fn each_option_has_its_variable() {
         ("poll-bytes-max", "7KiB"),
         ("channels-max", "7"),
         ("connections-max", "7"),
+        ("connections-per-address-max", "7"),
         ("heartbeat", "7s"),
         ("ping", "7s"),
         ("drain", "7s"),

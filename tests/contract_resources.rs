@@ -148,6 +148,30 @@ fn health_and_readiness() {
     assert_eq!((answer.status, answer.code().as_str()), (503, "draining"));
 }
 
+/// protocol: Prometheus text, version 0.0.4, with no label that names a channel
+#[test]
+fn metrics_are_answered_as_prometheus_asks_for_them() {
+    let server = TestServer::start_with(|config| config.drain_grace = Duration::from_secs(60));
+    server.publish("a.channel", "x");
+    // What Prometheus sends.
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let answer = server.request("GET", "/metrics").header("Accept", accept).send();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    let text = answer.text();
+    for line in ["# TYPE tidings_head gauge", "tidings_head 1", "tidings_messages_published_total 1"] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("a.channel"), "{text}");
+    let head = server.head("/metrics");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("Content-Type"), answer.header("Content-Type"));
+    assert_eq!(server.post("/metrics", "").status, 405);
+    server.drain();
+    assert!(server.get("/metrics").text().lines().any(|line| line == "tidings_draining 1"), "also while leaving");
+}
+
 // Errors.
 
 /// protocol: Errors are JSON: `{"error":{"status":413,"code":"message_too_large"
@@ -397,6 +421,26 @@ fn every_answer_has_a_date_and_is_not_to_be_stored() {
             assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"), "{asked:?}");
         }
     }
+}
+
+/// protocol: Every JSON body of an HTTP answer, errors and polls included, ends in one newline.
+#[test]
+fn json_ends_in_one_newline() {
+    let server = TestServer::start();
+    let post = || server.request("POST", "/channels/a").header("Idempotency-Key", "k").body("x");
+    for answer in [
+        post().send(),
+        post().send(),
+        server.get("/channels/a?after=earliest"),
+        server.get("/channels/a?wait=0"),
+        server.get("/channels"),
+        server.get("/nothing"),
+    ] {
+        assert!(answer.text().ends_with("}\n") && answer.text().lines().count() == 1, "{answer:?}");
+    }
+    // A payload is the publisher's, byte for byte.
+    server.post("/channels/b", "{}");
+    assert_eq!(server.get("/channels/b?after=earliest&format=raw").text(), "{}");
 }
 
 /// protocol: `X-Content-Type-Options: nosniff` and, where negotiated, `Vary`

@@ -255,12 +255,50 @@ fn frames_of_a_server() {
 }
 
 #[test]
+fn deflate_both_ways() {
+    use clients::deflate::{WAYS, deflate, inflate};
+    // RFC 7692 7.2.3, and a block with codes of its own, by zlib.
+    for (payload, text) in [
+        (&b"\xf2\x48\xcd\xc9\xc9\x07\x00"[..], "Hello"),
+        (b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", "Hello"),
+        (b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", "Hello"),
+        (b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", "Hello"),
+        (b"\x00", ""),
+        (DYNAMIC, DYNAMIC_TEXT),
+    ] {
+        assert_eq!(inflate(payload, 1 << 15).as_deref(), Ok(text.as_bytes()), "{payload:02x?}");
+    }
+    for wrong in [&b""[..], b"\x07", b"\xf2\x48", b"\xf2\x48\xcd\xc9\xc9\x07\x00\x00\x00\xff\xff", b"\x02\x13\x00\x00"]
+    {
+        assert!(inflate(wrong, 1 << 15).is_err(), "{wrong:02x?}");
+    }
+    let message: Vec<u8> = (0..5000u32).map(|nth| (nth * nth / 7) as u8).collect();
+    for length in (0..300).chain([999, 1000, 1001, 5000]) {
+        for way in 0..WAYS {
+            assert_eq!(inflate(&deflate(&message[..length], way), 1).as_deref(), Ok(&message[..length]), "{way}");
+        }
+    }
+    let (payload, length) = clients::deflate::bomb(10);
+    assert_eq!(inflate(&payload, 1), Ok(vec![0; length]));
+    // "Hello" twice, by a reference 5 bytes back.
+    let twice = b"\xf2\x48\xcd\xc9\xc9\xf7\x00\x11\x00\x00";
+    assert_eq!(inflate(twice, 5).as_deref(), Ok(&b"HelloHello"[..]));
+    assert!(inflate(twice, 4).is_err(), "farther back than the window");
+}
+
+/// zlib, level 9, raw, sync flush.
+const DYNAMIC: &[u8] = b"\xc4\x4e\xb9\x0d\xc0\x40\x0c\x5a\xe5\x56\xe3\x69\xa2\x14\x69\x6e\x7f\x05\x9c\xec\x70\x2e\x30\x02\x8c\x0c\x4a\x42\x26\x40\x0c\x73\x69\x44\x76\x05\x5d\x91\xdd\x55\xbe\x14\xf1\xc7\x63\xca\x74\x1d\x8e\x6e\x92\x49\xca\x13\x31\xc4\xb6\x4c\xd5\xdc\x9b\x4a\x17\xd6\xbe\x74\xaf\xfd\x04\x70\xfe\x85\x17";
+const DYNAMIC_TEXT: &str = "abcccaaaacaabacaaaadcaabccabaabcabadaaaabbadabaababacaabaaabacaadaacdbdbaabbcaabadbbbdabcdbaaabdacbabcaaabcaabaabdbcbbaa tick tock abcccaaaacaabacaaaadcaabccabaabcabadaaaabbadabaababacaabaaabacaadaacdbdbaabbcaabadbbbdabcdbaaabdacbabcaaabcaabaabdbcbbaa tick tock ";
+
+#[test]
 fn json() {
-    let text = r#"{"a":[1,-2.5e3,"\u00e4\ud83d\ude00\n\"\\/"],"b":{},"c":[],"d":null,"e":true}"#;
+    let text = r#"{"a":[1,-2.5e3,"\u00e4\ud83d\ude00\n\"\\/"],"b":{},"c":[],"d":null,"e":true,"f":[0,0.250,-0.5]}"#;
     let json = Json::parse(text).expect("well-formed");
     assert_eq!(json.member("a").expect("a").list().expect("a list")[2].as_text(), Ok("\u{e4}\u{1f600}\n\"\\/"));
     assert_eq!(json.member("d"), Some(&Json::Null));
-    for wrong in ["", "{", "[1,]", "{\"a\"}", "01", "\"\n\"", "\"\\x\"", "\"\\ud800\"", "1 2", "nul", "{\"a\":1,}"] {
+    for wrong in
+        ["", "{", "[1,]", "{\"a\"}", "01", "-01", "\"\n\"", "\"\\x\"", "\"\\ud800\"", "1 2", "nul", "{\"a\":1,}"]
+    {
         assert!(Json::parse(wrong).is_err(), "{wrong}");
     }
 }

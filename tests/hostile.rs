@@ -4,64 +4,13 @@
 
 mod clients;
 mod kernel;
+mod peers;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use kernel::{Kernel, Wire};
-use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
-
-const KIB: usize = 1024;
-
-struct Server {
-    turns: EventLoop<Kernel>,
-    commands: Arc<Commands>,
-}
-
-impl Server {
-    fn start(adjust: impl FnOnce(&mut Config)) -> Server {
-        let mut config = Config::default();
-        adjust(&mut config);
-        let commands = Arc::new(Commands::new(16, KIB, Box::new(|| {})));
-        let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
-        let turns = EventLoop::new(Kernel::new(1), config, parts).expect("the names of the configuration are names");
-        Server { turns, commands }
-    }
-
-    /// A connection with room for everything, accepted, and these bytes sent over it.
-    fn send(&mut self, bytes: &[u8]) -> Wire {
-        let wire = self.turns.os().connect_reliably();
-        self.turn(0);
-        assert_eq!(self.turns.os().send(wire, bytes), bytes.len());
-        wire
-    }
-
-    /// One turn, that waits at most this long.
-    fn turn(&mut self, ms: u64) {
-        self.turns.turn(Some(Duration::from_millis(ms))).expect("the kernel has no faults");
-        self.turns.check_invariants();
-    }
-
-    fn turn_for(&mut self, ms: u64) {
-        let end = self.turns.os().now_ms() + ms;
-        while self.turns.os().now_ms() < end {
-            self.turn(end - self.turns.os_ref().now_ms());
-        }
-    }
-
-    fn receive(&mut self, wire: Wire) -> String {
-        String::from_utf8_lossy(&self.turns.os().receive(wire, usize::MAX)).into_owned()
-    }
-
-    /// The status codes of the answers that have come.
-    fn statuses(&mut self, wire: Wire) -> Vec<String> {
-        self.receive(wire).split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
-    }
-}
-
-fn healthz() -> Vec<u8> {
-    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()
-}
+use kernel::Wire;
+use peers::{Healthy, Hostile, KIB, Kind, Publisher, Server, healthz};
+use tidings::internals::Command;
 
 /// A turn's budget counted the bytes read only. Pipelined requests of forty bytes each, from a
 /// client that reads its answers, made one turn of 100,000 requests: nobody else was served for
@@ -220,4 +169,45 @@ fn a_blocked_reader_has_the_whole_stall_timeout() {
     assert!(!server.turns.os().is_released(reader), "30 s of 60");
     server.turn_for(40_000);
     assert!(server.turns.os().is_released(reader), "it has taken nothing for more than 60 s");
+}
+
+/// Each kind of hostile peer, thirty at a time, for two minutes of virtual time, beside a client of
+/// each transport that hears everything in order. All of them are ended, and nothing is left of what
+/// they held.
+#[test]
+fn beside_every_kind_of_hostile_peer_the_healthy_hear_everything_in_order() {
+    const SECONDS: usize = 120;
+    for kind in Kind::all() {
+        let mut server = Server::start(|_| {});
+        // So little that who does not read is blocked soon.
+        server.kernel().send_buffer = 4 * KIB;
+        let mut healthy = Healthy::of_each_kind(&mut server);
+        let mut publisher = Publisher::start(&mut server);
+        let mut hostile: Vec<Hostile> = (0..30).map(|_| Hostile::new(kind.clone())).collect();
+        let mut answered = 0;
+        for _ in 0..SECONDS {
+            hostile.iter_mut().for_each(|peer| peer.step(&mut server));
+            publisher.step(&mut server);
+            server.turn_for(1000);
+            answered += publisher.answered(&mut server);
+            for client in &mut healthy {
+                client.step(&mut server);
+                assert_eq!(client.heard, publisher.published, "{kind:?}");
+            }
+            let stats = server.stats();
+            assert!(
+                stats.intake_bytes <= 30 * 512 * KIB && stats.output_bytes <= 30 * 512 * KIB,
+                "{kind:?}: {stats:?}"
+            );
+        }
+        assert_eq!(answered, SECONDS, "{kind:?}");
+        for _ in 0..SECONDS {
+            server.turn_for(1000);
+            healthy.iter_mut().for_each(|client| client.step(&mut server));
+        }
+        let left = hostile.iter().filter(|peer| !peer.is_ended(&mut server)).count();
+        assert_eq!(left, 0, "of {kind:?}");
+        let stats = server.stats();
+        assert_eq!((stats.intake_bytes, stats.output_bytes, stats.connections), (0, 0, healthy.len()), "{kind:?}");
+    }
 }

@@ -40,11 +40,17 @@ fn must_cover(coverage: &Coverage) {
         expected.extend(["evicted", "epoch", "future"].map(|reason| format!("gap {reason} by {transport}")));
     }
     expected.extend(["Post", "Commands"].map(|how| format!("published by {how}")));
+    if cfg!(feature = "deflate") {
+        expected.extend(["Commands", "Frames"].map(|how| format!("published compressed by {how}")));
+        let heard = ["Eager Json", "Eager Raw", "Slow Json", "Slow Raw"];
+        expected.extend(heard.map(|how| format!("heard compressed by {how}")));
+    }
     expected.extend(
         [
             "gap unknown by Sse",
             "gap unknown by Poll",
             "closed 4008",
+            "closed by the client",
             "deleted",
             "replayed",
             "restarted",

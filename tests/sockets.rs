@@ -95,7 +95,7 @@ fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
     const MESSAGES: usize = 40;
     const MESSAGE_BYTES: usize = 256 * 1024;
     allow_descriptors();
-    let server = program::Program::start(&["--history-bytes", "8MiB", "--stall-timeout", "10m"]);
+    let server = common::program::Program::start(&["--history-bytes", "8MiB", "--stall-timeout", "10m"]);
     let request = |target: &str| Request::new(server.address, "GET", target);
     let sse = request("/channels/c?transport=sse");
     let upgrade = WebSocket::handshake(request("/channels/c"));
@@ -134,52 +134,67 @@ fn a_thousand_stalled_readers_cost_no_memory_and_harm_nobody() {
     assert!(growth < 32 * 1024 * 1024, "{growth} bytes for {STALLED} stalled readers");
 }
 
-/// The program, where memory is to be measured: the clients' would count in this process.
+/// Five thousand stalled readers beside a healthy one, and the same without them, in turns. How long
+/// a delivery takes is printed, for people; what is asserted is that all arrive and none is a gap.
 #[cfg(all(target_os = "linux", feature = "cli"))]
-mod program {
-    use std::io::{BufRead, BufReader};
-    use std::net::SocketAddr;
-    use std::process::{Child, Command, Stdio};
+#[test]
+fn five_thousand_stalled_readers_and_what_a_delivery_takes_beside_them() {
+    use std::time::{Duration, Instant};
 
-    pub(crate) struct Program {
-        pub(crate) address: SocketAddr,
-        child: Child,
+    use common::http::Request;
+    use common::program::Program;
+
+    const STALLED: usize = 5000;
+    const PAIRS: usize = 5;
+    const DELIVERIES: usize = 100;
+    allow_descriptors();
+    let start = || Program::start(&["--history-bytes=4MiB", "--stall-timeout=10m", "--send-buffer-bytes=4KiB"]);
+    let programs = [start(), start()];
+    let stream = |program: &Program| Request::new(program.address, "GET", "/channels/c?transport=sse");
+    let post = |program: &Program, body: &[u8]| Request::new(program.address, "POST", "/channels/c").body(body).bytes();
+
+    let request = stream(&programs[1]);
+    let mut stalled: Vec<Client> = (0..STALLED).map(|_| request.start()).collect();
+    for client in &mut stalled {
+        assert_eq!(client.response_head().status, 200);
     }
-
-    impl Program {
-        pub(crate) fn start(arguments: &[&str]) -> Program {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
-                .args(["--listen", "127.0.0.1:0"])
-                .args(arguments)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("the program starts");
-            let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-            let address = stderr
-                .lines()
-                .map_while(Result::ok)
-                .find_map(|line| line.strip_prefix("listening on http://")?.parse().ok())
-                .expect("the program tells its address");
-            Program { address, child }
-        }
-
-        /// What the kernel says that the program has in memory.
-        pub(crate) fn resident_bytes(&self) -> u64 {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc(5) has it");
-            let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
-            kib * 1024
+    let mut healthy: Vec<EventStream> = programs.iter().map(|program| EventStream::open(stream(program))).collect();
+    let mut publishers: Vec<Client> = programs.iter().map(|program| Client::connect(program.address)).collect();
+    // More than all buffers of the kernel take: from here on they are blocked.
+    let large = vec![b'x'; 200 * 1024];
+    for _ in 0..40 {
+        for nth in 0..2 {
+            publishers[nth].send(post(&programs[nth], &large));
+            assert_eq!(publishers[nth].response("POST").status, 200);
+            assert_eq!(healthy[nth].next_event().expect("an event").data.len(), large.len());
         }
     }
+    let before = programs[1].resident_bytes();
 
-    impl Drop for Program {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+    let mut ratios = Vec::new();
+    for _ in 0..PAIRS {
+        let mut medians = [Duration::ZERO; 2];
+        for nth in 0..2 {
+            let mut times: Vec<Duration> = (0..DELIVERIES)
+                .map(|count| {
+                    let begin = Instant::now();
+                    publishers[nth].send(post(&programs[nth], count.to_string().as_bytes()));
+                    let event = healthy[nth].next_event().expect("an event");
+                    let took = begin.elapsed();
+                    assert_eq!((event.name.as_str(), event.data), ("message", count.to_string()));
+                    assert_eq!(publishers[nth].response("POST").status, 200);
+                    took
+                })
+                .collect();
+            times.sort_unstable();
+            medians[nth] = times[DELIVERIES / 2];
         }
+        ratios.push(medians[1].as_secs_f64() / medians[0].as_secs_f64());
+        println!("median delivery: {:?} alone, {:?} beside {STALLED} stalled", medians[0], medians[1]);
     }
+    println!("ratios: {ratios:.2?}");
+    let growth = programs[1].resident_bytes().saturating_sub(before);
+    assert!(growth < 8 * 1024 * 1024, "{growth} bytes more for {STALLED} stalled readers");
 }
 
 const THREADS: usize = 8;

@@ -14,7 +14,7 @@ pub(crate) fn version() -> String {
 const FEATURES: &[(&str, bool)] = &[("cli", cfg!(feature = "cli"))];
 
 /// What is said once the addresses are bound.
-pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits) -> String {
+pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, memory_bound: usize) -> String {
     let mut out = format!("tidings {}\n", env!("CARGO_PKG_VERSION"));
     for address in bound {
         out.push_str(&format!("listening on http://{address}\n"));
@@ -28,7 +28,12 @@ pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits) -
     if let Some(channel) = stdin {
         out.push_str(&format!("each line of standard input goes to the channel {channel}\n"));
     }
-    out + &room(limits)
+    out.push_str(&room(limits));
+    // Rounded up: it is a bound.
+    let mib = memory_bound.div_ceil(1 << 20);
+    out + &format!(
+        "memory: at most {mib} MiB by these limits (see --print-config); sockets' buffers are the kernel's\n"
+    )
 }
 
 /// How many connections there is room for, and what else would be needed for those wished.
@@ -70,14 +75,15 @@ mod tests {
     fn every_address_and_a_way_to_try() {
         let limits = Limits { connections: 100_000, wished: 100_000, descriptors: Some((1024, 1_048_576)) };
         assert_eq!(
-            text(&addresses(&["127.0.0.1:8080", "[::1]:8080"]), None, &limits),
+            text(&addresses(&["127.0.0.1:8080", "[::1]:8080"]), None, &limits, (700 << 20) + 1),
             format!(
                 "tidings {}\n\
                  listening on http://127.0.0.1:8080\n\
                  listening on http://[::1]:8080\n\
                  subscribe:   curl -N 'http://127.0.0.1:8080/channels/news?transport=sse'\n\
                  publish:     curl -d 'hello' 'http://127.0.0.1:8080/channels/news'\n\
-                 connections: at most 100000; descriptors: 1048576, raised from 1024\n",
+                 connections: at most 100000; descriptors: 1048576, raised from 1024\n\
+                 memory: at most 701 MiB by these limits (see --print-config); sockets' buffers are the kernel's\n",
                 env!("CARGO_PKG_VERSION")
             )
         );
@@ -86,11 +92,11 @@ mod tests {
     #[test]
     fn all_addresses_are_tried_by_the_loopback_one() {
         let limits = Limits { connections: 960, wished: 100_000, descriptors: Some((1024, 1024)) };
-        let shown = text(&addresses(&["[::]:99"]), Some("log"), &limits);
+        let shown = text(&addresses(&["[::]:99"]), Some("log"), &limits, 0);
         assert!(shown.contains("listening on http://[::]:99\n"));
         assert!(shown.contains("curl -d 'hello' 'http://[::1]:99/channels/log'\n"));
         assert!(shown.contains("each line of standard input goes to the channel log\n"));
-        assert!(shown.ends_with(
+        assert!(shown.contains(
             "connections: at most 960; descriptors: 1024, the hard limit (100000 wished: raise the hard limit, \
              ulimit -Hn)\n"
         ));

@@ -102,6 +102,17 @@ pub(crate) fn config(chosen: &Chosen) -> String {
         let value = spec.show(&mut settings).unwrap_or_else(|| "-".into());
         out.push_str(&format!("{:<27} {value:<20} {source}\n", spec.long));
     }
+    out + &memory(&settings)
+}
+
+/// What the limits above come to, and of what: with `#`, so that no line looks like an option's.
+fn memory(settings: &Settings) -> String {
+    let mib = |bytes: usize| bytes as f64 / 1_048_576.0;
+    let config = &settings.config;
+    let mut out = format!("# memory, at most            {:.1} MiB, the sum of\n", mib(config.memory_bound()));
+    for (part, bytes) in config.memory_parts() {
+        out.push_str(&format!("#   {part:<24} {:.1} MiB\n", mib(bytes)));
+    }
     out
 }
 
@@ -154,7 +165,9 @@ mod tests {
         ] {
             assert!(printed.lines().any(|printed| printed == line), "{line}\n{printed}");
         }
-        assert_eq!(printed.lines().count(), options::specs().filter(|spec| spec.variable().is_some()).count());
+        let options = printed.lines().filter(|line| !line.starts_with('#'));
+        assert_eq!(options.count(), options::specs().filter(|spec| spec.variable().is_some()).count());
+        assert!(printed.contains("\n# memory, at most "), "{printed}");
     }
 
     /// The page is a product of the table: run this test with `BLESS=1` to write it again.
@@ -199,7 +212,7 @@ mod tests {
 Written by a test from the table in `src/cli/options.rs`; `tidings --help` prints the same.
 
 An option wins over its variable, and that over the default; `tidings --print-config` shows every
-value and where it comes from, and checks them all. An empty variable counts as not set. A flag is
+value and where it comes from, and refuses what a start would refuse, but binds nothing. An empty variable counts as not set. A flag is
 `yes` or `no` in a variable, and `--flag=no` takes one back. A list is repeated as an option and
 joined by commas in a variable; of anything else given twice the last counts.
 

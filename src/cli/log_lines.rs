@@ -20,9 +20,11 @@ pub(crate) fn start(level: LevelFilter) {
 }
 
 /// The text with every control character but the `kept` ones escaped as in Rust. The two Unicode
-/// line separators count as control characters: some viewers break lines there.
+/// line separators count as such, for some viewers break lines there, and so do the characters that
+/// turn the direction of text (UAX 9, 2), for they show it in another order than it has.
 pub(crate) fn printable<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
-    let forges = |c: char| (c.is_control() || c == '\u{2028}' || c == '\u{2029}') && !kept.contains(&c);
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2066}'..='\u{2069}');
+    let forges = |c: char| (c.is_control() || matches!(c, '\u{2028}'..='\u{202e}') || turns(c)) && !kept.contains(&c);
     if !text.contains(forges) {
         return Cow::Borrowed(text);
     }
@@ -50,6 +52,7 @@ mod tests {
             ("\x1b[31mred\x07", "\\u{1b}[31mred\\u{7}"),
             ("\u{9b}31m\x7f\0", "\\u{9b}31m\\u{7f}\\u{0}"),
             ("a\u{2028}b\u{2029}", "a\\u{2028}b\\u{2029}"),
+            ("a\u{202e}b\u{2066}c\u{200f}", "a\\u{202e}b\\u{2066}c\\u{200f}"),
         ] {
             assert_eq!(printable(text, &[]), shown, "{text:?}");
         }

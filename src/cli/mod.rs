@@ -11,6 +11,7 @@ mod log_lines;
 mod options;
 mod signals;
 mod stdin;
+mod tokens;
 mod values;
 
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 use options::{Request, Settings, UsageError};
 use tidings::Server;
+use tokens::Sources;
 
 /// Runs the program with the arguments and the environment of this process.
 pub(crate) fn run() -> ExitCode {
@@ -48,7 +50,13 @@ fn answer_or_serve() -> Result<(), Failure> {
     match options::read(std::env::args_os().skip(1), |name| std::env::var_os(name))? {
         Request::Help => answer(&help::text()),
         Request::Version => answer(&banner::version()),
-        Request::PrintConfig(chosen) => answer(&help::config(&chosen)),
+        Request::PrintConfig(chosen) => {
+            // Only what would serve is shown.
+            let mut settings = chosen.settings.clone();
+            settings.config.tokens = Sources::of(&settings).read().map_err(Failure::Usage)?;
+            addresses(&settings)?;
+            answer(&help::config(&chosen))
+        }
         Request::Serve(settings) => serve(settings),
     }
 }
@@ -57,14 +65,17 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     log_lines::start(settings.log);
     options::warn_of_unknown_variables(std::env::vars_os().map(|(name, _)| name));
     // Before anything is announced: whoever reads the banner may send a signal at once.
-    let signals = signals::register().map_err(|error| Failure::Runtime(format!("cannot receive signals: {error}")))?;
+    let tokens = Sources::of(&settings);
+    let signals =
+        signals::register(&tokens).map_err(|error| Failure::Runtime(format!("cannot receive signals: {error}")))?;
 
+    settings.config.tokens = tokens.read().map_err(Failure::Usage)?;
     let limits = descriptors::raise(settings.config.connections_max);
     settings.config.connections_max = limits.connections;
 
-    let addresses = resolve(&settings.listen)?;
-    refuse_open_door(&addresses, settings.config.allow_anyone_to_publish)?;
+    let addresses = addresses(&settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
+    let memory_bound = settings.config.memory_bound();
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
             Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
@@ -72,13 +83,21 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits));
-    let started = signals::spawn(signals, server.handle()).and_then(|()| match settings.stdin {
+    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits, memory_bound));
+    let started = signals::spawn(signals, server.handle(), tokens).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),
     });
     started.map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|error| Failure::Runtime(format!("the server stopped: {error}")))
+}
+
+/// Where to listen, if that is allowed.
+fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = resolve(&settings.listen)?;
+    let is_guarded = settings.config.tokens.publish_count() > 0;
+    refuse_open_door(&addresses, is_guarded || settings.config.allow_anyone_to_publish)?;
+    Ok(addresses)
 }
 
 /// The addresses behind what `--listen` says; a name may stand for several.
@@ -98,12 +117,13 @@ fn resolve(listen: &[String]) -> Result<Vec<SocketAddr>, Failure> {
 }
 
 /// The server refuses this as well; here it can be said in the words of the options.
-fn refuse_open_door(addresses: &[SocketAddr], anyone_may_publish: bool) -> Result<(), Failure> {
+fn refuse_open_door(addresses: &[SocketAddr], is_meant: bool) -> Result<(), Failure> {
     let open = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
     match open {
-        Some(address) if !anyone_may_publish => Err(Failure::Usage(format!(
+        Some(address) if !is_meant => Err(Failure::Usage(format!(
             "--listen {address}: other hosts can reach this address, and anyone there could publish.\n\
-             Add --allow-anyone-to-publish if that is meant, or listen on 127.0.0.1 behind a proxy."
+             Set a token with --token-file or --publish-token, or listen on 127.0.0.1 behind a proxy, or \
+             add --allow-anyone-to-publish if that is meant."
         ))),
         _ => Ok(()),
     }

@@ -15,7 +15,7 @@ use lexopt::Arg;
 use log::LevelFilter;
 use tidings::Config;
 
-use super::values;
+use super::values::{self, Secret};
 
 /// What the program is told.
 #[derive(Clone, Debug)]
@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<String>,
     pub(crate) stdin: Option<String>,
     pub(crate) log: LevelFilter,
+    pub(crate) publish_tokens: Vec<Secret>,
+    pub(crate) subscribe_tokens: Vec<Secret>,
+    pub(crate) token_files: Vec<String>,
     pub(crate) config: Config,
 }
 
@@ -32,6 +35,9 @@ impl Default for Settings {
             listen: vec!["127.0.0.1:8080".into()],
             stdin: None,
             log: LevelFilter::Info,
+            publish_tokens: Vec::new(),
+            subscribe_tokens: Vec::new(),
+            token_files: Vec::new(),
             config: Config::default(),
         }
     }
@@ -63,6 +69,8 @@ pub(crate) enum Kind {
     Word(Form, Field<Option<String>>),
     /// May be given several times.
     List(Form, Field<Vec<String>>),
+    /// The same, never shown.
+    Secrets(Field<Vec<Secret>>),
     /// No setting at all, and no variable.
     Question(Question),
 }
@@ -109,9 +117,29 @@ pub(crate) static GROUPS: &[Group] = &[
                 "https://example.org",
             ),
             option(
+                "publish-token",
+                Kind::Secrets(|s| &mut s.publish_tokens),
+                "A token that may publish and read; behind a colon, only in channels whose names begin so. \
+                 Repeatable. Others see it in a list of processes: prefer its variable or a file.",
+                "change-me:news.",
+            ),
+            option(
+                "subscribe-token",
+                Kind::Secrets(|s| &mut s.subscribe_tokens),
+                "The same, but it may only read. Without any, reading needs no token.",
+                "read-me",
+            ),
+            option(
+                "token-file",
+                Kind::List(FILE, |s| &mut s.token_files),
+                "A file of lines: publish TOKEN or subscribe TOKEN, and perhaps a prefix; # begins a comment. \
+                 Read again at SIGHUP. Repeatable.",
+                "/etc/tidings/tokens",
+            ),
+            option(
                 "allow-anyone-to-publish",
                 Kind::Flag(|s| &mut s.config.allow_anyone_to_publish),
-                "Listen on an address that other hosts can reach, although anyone there may publish.",
+                "Listen on an address that other hosts can reach, although there is no publish token.",
                 "yes",
             ),
         ],
@@ -180,11 +208,31 @@ pub(crate) static GROUPS: &[Group] = &[
                 "32KiB",
             ),
             option(
+                "deflate",
+                Kind::Flag(|s| &mut s.config.deflate),
+                "Compress WebSocket messages for clients that offer permessage-deflate, and inflate theirs. \
+                 --deflate=no turns it off.",
+                "no",
+            ),
+            option(
+                "deflate-bytes-min",
+                Kind::Size(|s| &mut s.config.deflate_bytes_min, 0..=SIZE_MAX),
+                "Payloads of fewer bytes are not compressed.",
+                "2KiB",
+            ),
+            option(
                 "connections-max",
                 Kind::Count(|s| &mut s.config.connections_max, 1..=COUNT_MAX),
                 "Connections at once; fewer if the limit of descriptors allows no more. Beyond it: 503 \
                  too_many_connections.",
                 "20000",
+            ),
+            option(
+                "connections-per-address-max",
+                Kind::Count(|s| &mut s.config.connections_per_address_max, 0..=COUNT_MAX),
+                "Connections at once from one address (IPv6: the first 64 bits); 0 is no limit. Leave it 0 behind a \
+                 proxy. Beyond it: 503 too_many_connections.",
+                "100",
             ),
         ],
     },
@@ -212,9 +260,15 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "body-timeout",
                 Kind::Time(|s| &mut s.config.body_timeout, TICK..=TIME_MAX),
-                "A body must be complete after this and one second for each 16 KiB of it. Beyond it: 408 \
-                 request_timeout.",
+                "A body or WebSocket message must be complete after this and the time its size is given by \
+                 --body-bytes-per-second-min. Beyond it: 408 request_timeout, WebSocket close 1008.",
                 "1m",
+            ),
+            option(
+                "body-bytes-per-second-min",
+                Kind::Size(|s| &mut s.config.body_bytes_per_second_min, 1..=SIZE_MAX),
+                "A body that comes more slowly than this is cut off once --body-timeout is over.",
+                "64KiB",
             ),
             option(
                 "idle-timeout",
@@ -231,7 +285,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "close-timeout",
                 Kind::Time(|s| &mut s.config.close_timeout, TICK..=TIME_MAX),
-                "How long a closing connection may take to read the last bytes.",
+                "How long a closing connection may take to read the last bytes, and a WebSocket before that to answer the \
+                 close frame.",
                 "1s",
             ),
             option(
@@ -283,6 +338,12 @@ pub(crate) static GROUPS: &[Group] = &[
                 "The kernel's send buffer per connection. More hides slow readers for longer.",
                 "256KiB",
             ),
+            option(
+                "receive-buffer-bytes",
+                Kind::Size(|s| &mut s.config.receive_buffer_bytes, 4 << 10..=MESSAGE_MAX),
+                "The kernel's receive buffer per connection: what a publisher can send in one round trip.",
+                "256KiB",
+            ),
         ],
     },
     Group {
@@ -318,6 +379,12 @@ pub(crate) static GROUPS: &[Group] = &[
                 "debug",
             ),
             option(
+                "log-connections",
+                Kind::Flag(|s| &mut s.config.log_connections),
+                "One line, at level info, for each connection at its end: transport, time, counts, reason.",
+                "yes",
+            ),
+            option(
                 "print-config",
                 Kind::Question(Question::PrintConfig),
                 "Print each value and where it comes from, and exit.",
@@ -335,7 +402,14 @@ const ADDRESS: Form = Form {
     holds: values::is_listen_address,
     rule: "an address or name and a port, an IPv6 address in brackets",
 };
-const HOST: Form = Form { name: "NAME", holds: values::is_host_name, rule: "a host name without scheme, port or path" };
+const HOST: Form = Form {
+    name: "NAME",
+    holds: values::is_host,
+    rule: "a host name without scheme, port or path, an IPv6 address in brackets",
+};
+const FILE: Form = Form { name: "FILE", holds: |text| !text.is_empty(), rule: "the path of a file" };
+/// What a token of an option is.
+const TOKEN_RULE: &str = "1 to 128 bytes of A-Z a-z 0-9 - . _ ~, and perhaps a colon and how channel names begin";
 const ORIGIN: Form = Form {
     name: "ORIGIN",
     holds: values::is_origin,
@@ -380,6 +454,7 @@ impl Spec {
             Kind::Time(..) => Some("TIME"),
             Kind::Level(_) => Some("LEVEL"),
             Kind::Word(form, _) | Kind::List(form, _) => Some(form.name),
+            Kind::Secrets(_) => Some("TOKEN[:PREFIX]"),
         }
     }
 
@@ -393,17 +468,28 @@ impl Spec {
             Kind::Level(field) => Some(field(settings).as_str().to_ascii_lowercase()),
             Kind::Word(_, field) => field(settings).clone(),
             Kind::List(_, field) => Some(field(settings).join(",")).filter(|list| !list.is_empty()),
+            Kind::Secrets(field) => {
+                let shown: Vec<String> = field(settings).iter().map(Secret::to_string).collect();
+                Some(shown.join(",")).filter(|list| !list.is_empty())
+            }
             Kind::Question(_) => None,
         }
     }
 
+    fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secrets(_))
+    }
+
     /// Sets it to these texts, each of which must be right; only a list keeps more than the last.
     fn set(&self, settings: &mut Settings, texts: &[String]) -> Result<(), Wrong> {
-        if let Kind::List(_, field) = &self.kind {
-            field(settings).clear();
+        match &self.kind {
+            Kind::List(_, field) => field(settings).clear(),
+            Kind::Secrets(field) => field(settings).clear(),
+            _ => {}
         }
+        let shown = |text: &str| if self.is_secret() { "***" } else { text }.to_owned();
         texts.iter().try_for_each(|text| {
-            self.set_one(settings, text).ok_or_else(|| Wrong { value: text.clone(), right: self.right() })
+            self.set_one(settings, text).ok_or_else(|| Wrong { value: shown(text), right: self.right() })
         })
     }
 
@@ -423,6 +509,7 @@ impl Spec {
             Kind::Level(field) => *field(settings) = text.parse().ok()?,
             Kind::Word(form, field) => *field(settings) = Some(form.checked(text)?),
             Kind::List(form, field) => field(settings).push(form.checked(text)?),
+            Kind::Secrets(field) => field(settings).push(Secret::parse(text)?),
             Kind::Question(_) => {}
         }
         Some(())
@@ -447,6 +534,7 @@ impl Spec {
             }
             Kind::Level(_) => "off, error, warn, info, debug or trace".into(),
             Kind::Word(form, _) | Kind::List(form, _) => form.rule.into(),
+            Kind::Secrets(_) => TOKEN_RULE.into(),
             Kind::Question(_) => "nothing".into(),
         };
         format!("{rule}, for example {}", self.example)
@@ -519,8 +607,16 @@ pub(crate) fn read(
     let mut given: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     let mut print_config = false;
     let mut parser = lexopt::Parser::from_args(arguments.into_iter().collect::<Vec<OsString>>());
+    let mut before: Option<&Spec> = None;
     while let Some(argument) = parser.next().map_err(told_too_much)? {
-        let spec = find(argument)?;
+        let spec = match argument {
+            // Two tokens where one may be, as a shell splits what is not quoted.
+            Arg::Value(_) if before.is_some_and(Spec::is_secret) => {
+                return Err(UsageError("unexpected argument behind a token; give the option again for each".into()));
+            }
+            argument => find(argument)?,
+        };
+        before = Some(spec);
         let value = match spec.kind {
             // Before anything else is looked at: who asks for help may have everything wrong.
             Kind::Question(Question::Help) => return Ok(Request::Help),
@@ -532,7 +628,7 @@ pub(crate) fn read(
             Kind::Flag(_) => parser.optional_value().unwrap_or_else(|| "yes".into()),
             _ => parser.value().map_err(|_| UsageError(format!("--{} needs a value: {}", spec.long, spec.right())))?,
         };
-        given.entry(spec.long).or_default().push(utf8(&format!("--{}", spec.long), value)?);
+        given.entry(spec.long).or_default().push(utf8(spec, &format!("--{}", spec.long), value)?);
     }
 
     let mut settings = Settings::default();
@@ -543,7 +639,7 @@ pub(crate) fn read(
             spec.set(&mut settings, texts).map_err(|wrong| wrong.at(&format!("--{} ", spec.long)))?;
             Source::Option
         } else if let Some(value) = environment(&variable).filter(|value| !value.is_empty()) {
-            let texts = split_list(spec, utf8(&variable, value)?);
+            let texts = split_list(spec, utf8(spec, &variable, value)?);
             spec.set(&mut settings, &texts).map_err(|wrong| wrong.at(&format!("{variable}=")))?;
             Source::Environment
         } else {
@@ -578,13 +674,16 @@ fn check_together(settings: &Settings) -> Result<(), UsageError> {
 /// A variable cannot be repeated: a list's entries are joined by commas, which none can contain.
 fn split_list(spec: &Spec, text: String) -> Vec<String> {
     match spec.kind {
-        Kind::List(..) => text.split(',').map(|entry| entry.trim().to_owned()).collect(),
+        Kind::List(..) | Kind::Secrets(_) => text.split(',').map(|entry| entry.trim().to_owned()).collect(),
         _ => vec![text],
     }
 }
 
-fn utf8(place: &str, value: OsString) -> Result<String, UsageError> {
-    value.into_string().map_err(|value| UsageError(format!("{place}: the value {value:?} is not UTF-8")))
+fn utf8(spec: &Spec, place: &str, value: OsString) -> Result<String, UsageError> {
+    value.into_string().map_err(|value| {
+        let shown = if spec.is_secret() { "***".into() } else { format!("{value:?}") };
+        UsageError(format!("{place}: the value {shown} is not UTF-8"))
+    })
 }
 
 fn find(argument: Arg<'_>) -> Result<&'static Spec, UsageError> {
@@ -731,11 +830,13 @@ mod tests {
     #[test]
     fn every_option_takes_its_example_and_its_default_and_shows_them() {
         for spec in specs().filter(|spec| spec.variable().is_some()) {
+            let want =
+                if spec.is_secret() { Secret::parse(spec.example).unwrap().to_string() } else { spec.example.into() };
             let shown = settings(&[&format!("--{}={}", spec.long, spec.example)], &[]);
-            assert_eq!(spec.show(&mut shown.clone()).as_deref(), Some(spec.example), "{}", spec.long);
+            assert_eq!(spec.show(&mut shown.clone()), Some(want.clone()), "{}", spec.long);
             let variable = spec.variable().unwrap();
             let from_variable = spec.show(&mut settings(&[], &[(&variable, spec.example)]));
-            assert_eq!(from_variable.as_deref(), Some(spec.example), "{variable}");
+            assert_eq!(from_variable, Some(want), "{variable}");
 
             let default = spec.show(&mut Settings::default());
             assert_ne!(default.as_deref(), Some(spec.example), "{}: an example shows what differs", spec.long);
@@ -772,6 +873,7 @@ mod tests {
             let name = match field {
                 "hosts" => "host".into(),
                 "origins" => "origin".into(),
+                "tokens" => "token-file".into(),
                 field => field.replace('_', "-"),
             };
             assert!(names.contains(&name.as_str()), "no option sets {field}");

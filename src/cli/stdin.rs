@@ -19,7 +19,9 @@ pub(crate) fn spawn(handle: Handle, channel: String, message_bytes_max: usize) -
             Err(error) => Taken::No(error.to_string()),
         };
         match publish_lines(io::stdin().lock(), message_bytes_max, publish) {
-            Ok(lines) => log::info!("standard input has ended after {lines} lines; serving goes on"),
+            Ok(Read { lines, published }) => log::info!(
+                "standard input has ended after {lines} lines, {published} of them published; serving goes on"
+            ),
             Err(error) => log::error!("standard input cannot be read any more: {error}; serving goes on"),
         }
     })?;
@@ -36,16 +38,25 @@ enum Taken {
     Closed,
 }
 
-/// Publishes each line; gives back how many lines were read.
+/// What became of the lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Read {
+    lines: u64,
+    /// The others were too long, or refused.
+    published: u64,
+}
+
+/// Publishes each line.
 fn publish_lines(
     mut input: impl BufRead,
     message_bytes_max: usize,
     mut publish: impl FnMut(Vec<u8>) -> Taken,
-) -> io::Result<u64> {
-    let mut number = 0;
+) -> io::Result<Read> {
+    let mut read = Read::default();
     let mut refused_before = false;
     while let Some(line) = next_line(&mut input, message_bytes_max)? {
-        number += 1;
+        read.lines += 1;
+        let number = read.lines;
         let bytes = match line {
             Line::Whole(bytes) => bytes,
             Line::TooLong(length) => {
@@ -57,7 +68,10 @@ fn publish_lines(
             }
         };
         refused_before = match publish(bytes) {
-            Taken::Yes => false,
+            Taken::Yes => {
+                read.published += 1;
+                false
+            }
             Taken::No(why) => {
                 // Said once per run of them: a server that drains refuses all of a fast pipe.
                 if !refused_before {
@@ -68,7 +82,7 @@ fn publish_lines(
             Taken::Closed => break,
         };
     }
-    Ok(number)
+    Ok(read)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -162,6 +176,6 @@ mod tests {
             }
         });
         assert_eq!(offered, [b"one", b"two", b"bye"]);
-        assert_eq!(read.unwrap(), 4);
+        assert_eq!(read.unwrap(), Read { lines: 4, published: 1 });
     }
 }

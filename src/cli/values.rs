@@ -2,7 +2,10 @@
 //!
 //! Knows nothing of options. Invariant: what is shown reads back to the same value.
 
+use std::fmt;
 use std::time::Duration;
+
+use tidings::Tokens;
 
 /// A whole number: digits and nothing else.
 pub(crate) fn parse_count(text: &str) -> Option<usize> {
@@ -79,6 +82,11 @@ pub(crate) fn is_host_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
+/// The same, or an IPv6 address in brackets.
+pub(crate) fn is_host(text: &str) -> bool {
+    is_host_name(text) || is_bracketed(text)
+}
+
 /// An origin as browsers send it: RFC 6454 6.2, scheme, host and perhaps a port, nothing behind.
 pub(crate) fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
@@ -97,6 +105,47 @@ pub(crate) fn is_channel_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:~@-".contains(&byte))
         && text != "."
         && text != ".."
+}
+
+/// A token, and the beginning of the channel names it is good for. Whoever prints it sees the
+/// beginning alone.
+#[derive(Clone)]
+pub(crate) struct Secret {
+    token: String,
+    prefix: String,
+}
+
+impl Secret {
+    /// `TOKEN` or `TOKEN:PREFIX`; a token has no colon.
+    pub(crate) fn parse(text: &str) -> Option<Secret> {
+        let (token, prefix) = match text.split_once(':') {
+            // Somebody's variable was empty: it must not open every channel.
+            Some((_, "")) => return None,
+            Some(both) => both,
+            None => (text, ""),
+        };
+        // A subscribe token has the same form.
+        Tokens::default().allow_publish(token, prefix).ok()?;
+        Some(Secret { token: token.into(), prefix: prefix.into() })
+    }
+
+    /// The token and the prefix.
+    pub(crate) fn token(&self) -> (&str, &str) {
+        (&self.token, &self.prefix)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let colon = if self.prefix.is_empty() { "" } else { ":" };
+        write!(f, "***{colon}{}", self.prefix)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[cfg(test)]
@@ -172,6 +221,7 @@ mod tests {
                 &["", "8080", ":8080", "127.0.0.1", "::1:8080", "[::1]", "a:65536", "a:-1", "a:b", "[a]:1", "a b:1"][..],
             ),
             (is_host_name, &["push.example.org", "localhost", "10.0.0.1"], &["", "a:80", "http://a", "a/", "a b", "é"]),
+            (is_host, &["localhost", "[2001:db8::1]", "[::1]"], &["", "[::1]:80", "::1", "[::1", "[a]", "[]", "a:80"]),
             (
                 is_origin,
                 &["https://example.org", "http://localhost:3000", "http://[::1]:3000", "http://[::1]", "app://a"],
@@ -185,6 +235,12 @@ mod tests {
             for text in wrong {
                 assert!(!rule(text), "{text:?}");
             }
+        }
+        for (text, shown) in [("s3cret", "***"), ("s3cret:news.", "***:news."), ("a:b:c@~", "***:b:c@~")] {
+            assert_eq!(Secret::parse(text).unwrap().to_string(), shown);
+        }
+        for wrong in ["", ":a", "a:", "a:*", "a b", "a@b", "a:b c", "é"] {
+            assert!(Secret::parse(wrong).is_none(), "{wrong:?}");
         }
         assert!(is_channel_name(&"x".repeat(128)) && !is_channel_name(&"x".repeat(129)));
     }

@@ -8,7 +8,8 @@
 //! | `Request`   | heads and bodies         | answers                 | a subscription, an end |
 //! | `Held`      | keeps what is behind     | one answer              | the answer → `Request` or `Finishing` |
 //! | `Stream`    | and throws away          | SSE                     | an end |
-//! | `WebSocket` | frames                   | frames                  | a close frame → `Finishing` |
+//! | `WebSocket` | frames                   | frames                  | the peer's close frame → `Finishing`; ours → `Closing` |
+//! | `Closing`   | frames, for a close one  | the last bytes          | the peer's close frame or end, or time → `Finishing` |
 //! | `Finishing` | and throws away          | the last bytes          | the last byte → `Lingering` |
 //! | `Lingering` | and throws away, bounded | nothing                 | the peer's end, or time |
 //! | `Dead`      | nothing                  | nothing                 | being reaped at the end of the turn |
@@ -17,7 +18,7 @@ pub mod reader;
 
 use crate::buffer::Buffer;
 use crate::form::Form;
-use crate::protocol::websocket::CloseCode;
+use crate::protocol::websocket::{self, CloseCode};
 use reader::Reader;
 
 /// See the table above.
@@ -32,6 +33,9 @@ pub enum State {
     Stream,
     /// An open WebSocket.
     WebSocket,
+    /// A WebSocket that we closed: the peer's close frame is to come. Everything before it is thrown
+    /// away, and bounded.
+    Closing,
     /// The last bytes are on their way out.
     Finishing,
     /// They are out: wait for the peer to read them, or a reset would destroy them.
@@ -66,10 +70,14 @@ pub enum CloseReason {
     Silent,
     /// The peer broke the protocol.
     Protocol,
+    /// We closed the WebSocket, and said why in the close frame.
+    Closed,
     /// Over a server-wide limit, and it was blocked for longest.
     OutputLimit,
-    /// Over the number of connections.
+    /// Over the number of connections, of all or of its address.
     TooMany,
+    /// Its token is no longer good for what it reads.
+    Revoked,
     /// The server leaves.
     Leaving,
 }
@@ -86,11 +94,43 @@ impl CloseReason {
             CloseReason::Stalled => "it took no byte within the stall timeout",
             CloseReason::Silent => "the WebSocket peer was silent for two pings",
             CloseReason::Protocol => "the peer broke the protocol",
+            CloseReason::Closed => "the server closed the WebSocket, with a close frame that said why",
             CloseReason::OutputLimit => "output-bytes was spent and it was blocked for longest",
-            CloseReason::TooMany => "connections-max was reached",
+            CloseReason::TooMany => "connections-max, or that of its address, was reached",
+            CloseReason::Revoked => "its token is no longer good for what it reads",
             CloseReason::Leaving => "the server is leaving",
         }
     }
+}
+
+macro_rules! names {
+    ($($variant:ident $name:literal,)*) => {
+        impl CloseReason {
+            /// Every reason.
+            pub const ALL: &'static [CloseReason] = &[$(CloseReason::$variant,)*];
+
+            /// The reason as metrics and log lines name it, for ever.
+            pub fn name(self) -> &'static str {
+                match self { $(CloseReason::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+names! {
+    PeerClosed "peer_closed",
+    Reset "reset",
+    Finished "finished",
+    Idle "idle",
+    RequestTimeout "request_timeout",
+    Stalled "stalled",
+    Silent "silent",
+    Protocol "protocol",
+    Closed "closed",
+    OutputLimit "output_limit",
+    TooMany "too_many",
+    Revoked "revoked",
+    Leaving "leaving",
 }
 
 /// Bits of a connection.
@@ -130,12 +170,15 @@ impl Flags {
     pub const PAUSED: Flags = Flags(1 << 15);
     /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
     pub const COMMANDS: Flags = Flags(1 << 16);
-    /// A WebSocket that may not publish.
-    pub const READ_ONLY: Flags = Flags(1 << 17);
     /// Came by a listener on loopback.
     pub const LOOPBACK: Flags = Flags(1 << 19);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 18);
+
+    /// Over the limit of its address, not of all.
+    pub const OVER_ADDRESS: Flags = Flags(1 << 29);
+    /// Nothing was asked of it yet: its head's deadline runs from accept.
+    pub const FIRST: Flags = Flags(1 << 30);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
@@ -170,6 +213,8 @@ pub enum Deferred {
     Command(Box<[u8]>, bool),
     /// The close frame, with its code.
     Close(Option<CloseCode>),
+    /// A broken frame: the connection has failed, and nothing after it is looked at.
+    Failure(websocket::Error),
 }
 
 /// What few connections need.
@@ -181,6 +226,8 @@ pub struct Cold {
     pub origin: Option<Box<[u8]>>,
     /// The payload of the latest ping, while it cannot be answered.
     pub ping: Option<Box<[u8]>>,
+    /// Why the embedder does not let this WebSocket publish.
+    pub denial: Option<Box<str>>,
     /// What waits for the answers to the commands before it.
     pub deferred: Option<Deferred>,
     /// Bytes read and thrown away since the last answer.
@@ -208,7 +255,7 @@ pub struct Connection {
     pub heard: u32,
     /// The tick of the last byte written.
     pub wrote: u32,
-    /// Its own bytes as counted in `output_bytes_max`.
+    /// The memory of its own bytes as counted in `output_bytes_max`.
     pub accounted: u32,
     /// Bytes of its own that wait: answers, heads, heartbeats, gaps, control frames.
     pub own: Option<Box<Buffer>>,
@@ -259,6 +306,7 @@ impl Connection {
                 || cold.discarded > 0
                 || cold.origin.is_some()
                 || cold.ping.is_some()
+                || cold.denial.is_some()
                 || cold.deferred.is_some()
         };
         if !self.cold.as_deref().is_some_and(needed) {
@@ -271,6 +319,11 @@ impl Connection {
         self.own.as_ref().map_or(0, |own| own.len())
     }
 
+    /// The memory its own bytes take.
+    pub fn own_room(&self) -> usize {
+        self.own.as_ref().map_or(0, |own| own.capacity())
+    }
+
     /// Publishes that are not answered yet.
     pub fn unanswered(&self) -> u32 {
         self.cold.as_ref().map_or(0, |cold| cold.unanswered)
@@ -279,6 +332,15 @@ impl Connection {
     /// True if a command waits for the answers before it.
     pub fn has_deferred(&self) -> bool {
         self.cold.as_ref().is_some_and(|cold| cold.deferred.is_some())
+    }
+
+    /// What it holds of unfinished requests and messages, as counted in `intake_bytes_max`.
+    pub fn held_bytes(&self) -> usize {
+        let deferred = match self.cold.as_ref().and_then(|cold| cold.deferred.as_ref()) {
+            Some(Deferred::Command(frame, _)) => frame.len(),
+            _ => 0,
+        };
+        self.reader.as_ref().map_or(0, |reader| reader.held_bytes()) + deferred
     }
 
     /// True if unconsumed input waits.

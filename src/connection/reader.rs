@@ -49,6 +49,8 @@ pub struct Reader {
     /// How far the head's end was looked for.
     scanned: usize,
     body: Option<Body>,
+    /// The tick by which what has begun must be whole, if it is for the peer to go on.
+    pub due: Option<u32>,
     /// Of a WebSocket: the message that is being gathered.
     pub frames: websocket::Decoder,
 }
@@ -72,15 +74,21 @@ impl Reader {
         self.input.is_empty() && self.frames.idle()
     }
 
-    /// Bytes held for this connection.
+    /// The memory held for this connection.
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.frames.buffered()
+        size_of::<Reader>() + self.input.capacity() + self.frames.room()
     }
 
     /// Forgets how far the unconsumed bytes were understood; they will be read from their start.
     pub fn unread(&mut self) {
         self.scanned = 0;
         self.body = None;
+    }
+
+    /// A request is whole; what follows has a time of its own.
+    fn finished(&mut self) {
+        self.unread();
+        self.due = None;
     }
 
     /// Gives back the room of a chunked body's framing that was taken off, so that what is held
@@ -119,7 +127,7 @@ impl Reader {
             if let Progress::Length { total } = progress
                 && total <= bytes.len()
             {
-                self.unread();
+                self.finished();
                 return Ok(Some((Inbound::Request(head, &bytes[head_bytes..total]), total)));
             }
             self.body = Some(Body { head_bytes, progress });
@@ -131,17 +139,18 @@ impl Reader {
             Progress::Length { total } if *total <= bytes.len() => (*total, *total),
             Progress::Length { .. } => return Ok(None),
             Progress::Chunked { decoder, read, written } => {
-                let ended = decoder.decode(bytes, read, written)?;
+                let decoded = decoder.decode(bytes, read, written);
+                // Before any fault behind it: the same is told however the bytes are cut.
                 if *written - head_bytes > limits.body_bytes_max {
                     return Err(Error::BodyTooLarge);
                 }
-                if !ended {
+                if !decoded? {
                     return Ok(None);
                 }
                 (*written, *read)
             }
         };
-        self.unread();
+        self.finished();
         let head = http::decode_head(&bytes[..head_bytes], scratch)?;
         Ok(Some((Inbound::Request(head, &bytes[head_bytes..end]), consumed)))
     }
@@ -150,5 +159,24 @@ impl Reader {
 impl From<http::Error> for Error {
     fn from(error: http::Error) -> Error {
         Error::Http(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slow sender must not make the server look at all it has sent with each byte.
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_looked_at_once() {
+        let head = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", "x".repeat(9000).as_bytes(), b"\r\n"].concat();
+        let limits = Limits { head_bytes_max: 16 * 1024, body_bytes_max: 0 };
+        let mut reader = Reader::default();
+        for end in 1..=head.len() {
+            let mut bytes = head[..end].to_vec();
+            let mut scratch = http::NO_HEADERS;
+            assert!(reader.next_request(&mut bytes, &mut scratch, &limits).unwrap().is_none());
+            assert!(reader.scanned + 2 >= end, "the next look begins at byte {} of {end}", reader.scanned);
+        }
     }
 }

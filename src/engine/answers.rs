@@ -4,6 +4,7 @@
 //! on the request (`Connection`, `Vary`, CORS) is in `Reply`. RFC 9110, RFC 9112, Fetch 3.2.
 
 use super::Engine;
+use crate::app::Transport;
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
@@ -35,7 +36,14 @@ pub(super) struct Content<'a> {
     pub body: &'a [u8],
 }
 
-const JSON: &str = "application/json";
+impl<'a> Content<'a> {
+    /// This JSON, ended by a newline: whoever reads it in a terminal has the prompt on its own line.
+    pub fn json(body: &'a mut Vec<u8>) -> Content<'a> {
+        body.push(b'\n');
+        Content { media_type: "application/json", body }
+    }
+}
+
 /// How long a refused client is asked to wait, in seconds: about what a drain or a peak takes.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
@@ -88,15 +96,16 @@ impl Engine {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         write(&mut body);
-        self.answer(index, reply, 200, Some(Content { media_type: JSON, body: &body }), |_| {});
+        self.answer(index, reply, 200, Some(Content::json(&mut body)), |_| {});
         self.body = body;
     }
 
     /// Says why not, and what would be right.
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
+        self.count_refusal(refusal.code);
         let mut body = Vec::new();
         json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
-        let content = Content { media_type: JSON, body: &body };
+        let content = Content::json(&mut body);
         self.answer(index, reply, refusal.code.status(), Some(content), |out| {
             if let Some(allow) = refusal.allow {
                 http::header(out, "Allow", allow.as_bytes());
@@ -116,7 +125,11 @@ impl Engine {
                     // RFC 6455 4.4: the version that would be accepted.
                     http::header(out, "Sec-WebSocket-Version", b"13");
                 }
+                // RFC 6750 3: "If the request lacks any authentication information [...] the resource
+                // server SHOULD NOT include an error code".
                 Code::TokenRequired => http::header(out, "WWW-Authenticate", b"Bearer"),
+                // RFC 9110 11.6.1 has the field in other answers too if other credentials may help.
+                Code::TokenWrong => http::header(out, "WWW-Authenticate", b"Bearer error=\"invalid_token\""),
                 _ => {}
             }
         });
@@ -126,6 +139,23 @@ impl Engine {
     pub(super) fn refuse_and_finish(&mut self, index: u32, refusal: &Refusal) {
         let reply = Reply { keep_alive: false, ..Reply::default() };
         self.refuse(index, &reply, refusal);
+    }
+
+    /// What a peer is told that came when there was no descriptor for it. Its request is not read.
+    pub fn exhausted_answer(&mut self) -> &[u8] {
+        let refusal = Refusal::new(
+            Code::TooManyConnections,
+            "the server has no descriptor, or no memory, for another connection; try again later",
+        );
+        let mut body = Vec::new();
+        json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
+        self.body.clear();
+        http::start_response(&mut self.body, refusal.code.status(), &self.date);
+        let reply = Reply::default();
+        common_headers(&mut self.body, &reply, self.policies[0].lists_origins());
+        http::header_display(&mut self.body, "Retry-After", RETRY_AFTER_SECONDS);
+        finish(&mut self.body, &reply, refusal.code.status(), Some(Content::json(&mut body)));
+        &self.body
     }
 
     /// An SSE stream's head; its blocks follow.
@@ -156,6 +186,7 @@ impl Engine {
         let form = if reply.http_10 { Form::SseRawPlain } else { Form::SseRawChunked };
         let retry = self.retry_ms();
         log::debug!("connection {index} is asked to come back: {refusal}");
+        self.count_refusal(refusal.code);
         self.start_stream(index, reply, form);
         self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
         self.answered(index, reply.keep_alive && form.is_chunked());
@@ -173,16 +204,19 @@ impl Engine {
     pub(super) fn answer_poll(&mut self, index: u32, gap: Option<&Gap>) {
         let keep_alive = self.connections[index].flags.has(Flags::KEEP_ALIVE);
         let mut own = self.connections[index].own.take().unwrap_or_default();
+        let mut messages = 0;
         own.append_with(|out| {
-            if self.connections[index].flags.has(Flags::RAW) {
-                self.write_raw_answer(index, gap, out);
+            messages = if self.connections[index].flags.has(Flags::RAW) {
+                self.write_raw_answer(index, gap, out)
             } else {
                 let mut body = Vec::new();
-                self.write_poll_answer_with(index, gap, out, &mut body);
-            }
+                self.write_poll_answer_with(index, gap, out, &mut body)
+            };
         });
         self.spend(own.len());
         self.connections[index].own = Some(own);
+        gap.into_iter().for_each(|gap| self.count_gap(gap));
+        self.count_delivered(index, Transport::Poll, messages);
         self.answered(index, keep_alive);
         self.set_deadline_between_requests(index);
     }
@@ -195,14 +229,15 @@ impl Engine {
         self.queue_reader(index);
     }
 
-    /// Appends the whole JSON answer of a poll.
-    pub(super) fn write_poll_answer(&mut self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) {
+    /// Appends the whole JSON answer of a poll, and tells how many messages are in it.
+    pub(super) fn write_poll_answer(&mut self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) -> usize {
         let mut body = std::mem::take(&mut self.body);
-        self.write_poll_answer_with(index, gap, out, &mut body);
+        let messages = self.write_poll_answer_with(index, gap, out, &mut body);
         self.body = body;
+        messages
     }
 
-    fn write_poll_answer_with(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>, body: &mut Vec<u8>) {
+    fn write_poll_answer_with(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>, body: &mut Vec<u8>) -> usize {
         body.clear();
         let messages = self.hub.merged_after(index).map(|key| self.hub.message(key));
         let head = self.hub.cursor(self.hub.head());
@@ -211,11 +246,12 @@ impl Engine {
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_display(out, "Tidings-Cursor", cursor);
-        finish(out, &reply, 200, Some(Content { media_type: JSON, body }));
+        finish(out, &reply, 200, Some(Content::json(body)));
+        self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
     }
 
-    /// Appends the whole raw answer of a poll: one message, or 204.
-    fn write_raw_answer(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) {
+    /// Appends the whole raw answer of a poll: one message, or 204. Tells how many.
+    fn write_raw_answer(&self, index: u32, gap: Option<&Gap>, out: &mut Vec<u8>) -> usize {
         let reply = self.held_reply(index);
         let message = self.hub.merged_after(index).next().map(|key| self.hub.message(key));
         let status = if message.is_some() { 200 } else { 204 };
@@ -231,7 +267,8 @@ impl Engine {
         let Some(message) = message else {
             // Nothing of these channels is left after the subscriber: the head is its place too.
             http::header_display(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
-            return finish(out, &reply, status, None);
+            finish(out, &reply, status, None);
+            return 0;
         };
         let media_type = form::content_type(&message);
         if form::needs_attachment(media_type) {
@@ -246,10 +283,11 @@ impl Engine {
         }
         http::header_display(out, "Tidings-Cursor", message.id);
         finish(out, &reply, status, Some(Content { media_type, body: message.payload.bytes() }));
+        1
     }
 
     /// The manner in which a held poll is to be answered.
-    fn held_reply(&self, index: u32) -> Reply {
+    pub(super) fn held_reply(&self, index: u32) -> Reply {
         let connection = &self.connections[index];
         Reply {
             keep_alive: connection.flags.has(Flags::KEEP_ALIVE),

@@ -1,17 +1,18 @@
 //! Serves what other threads, and the thread that turns the loop, ask for.
 
 use super::{Asker, Engine};
-use crate::commands::{Command, Publication, PublishCallback, PublishError, Published, Stats};
+use crate::commands::{Command, Publication, PublishCallback, PublishError, Published};
 use crate::error::Refusal;
 use crate::hub::{Outcome, Publish, Ticket};
 use crate::names;
 
 impl Engine {
     /// Does what a command says. A publish is answered when the log has decided.
-    pub fn command(&mut self, command: Command, wakes: u64) {
+    pub fn command(&mut self, command: Command) {
         match command {
             Command::Publish(channel, publication, callback) => self.publish_command(&channel, &publication, callback),
-            Command::Stats(callback) => callback(Stats { wakes, ..self.stats() }),
+            Command::Stats(callback) => callback(self.stats()),
+            Command::SetTokens(tokens) => self.set_tokens(tokens),
             Command::Drain => self.drain(),
             Command::Stop => self.stop(),
         }
@@ -22,10 +23,11 @@ impl Engine {
         self.spend(publication.payload.len());
         let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
         let leaving = self.leaving.is_some();
-        if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket), leaving)
-            && let Some(Asker::Callback(callback)) = ticket.and_then(|ticket| self.askers.remove(ticket))
-        {
-            callback(Err(PublishError::Refused(refusal)));
+        if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket), leaving) {
+            self.count_refusal(refusal.code);
+            if let Some(Asker::Callback(callback)) = ticket.and_then(|ticket| self.askers.remove(ticket)) {
+                callback(Err(PublishError::Refused(refusal)));
+            }
         }
     }
 

@@ -16,11 +16,16 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::compression::Compression;
 use super::{Engine, pending_of};
+use crate::app::Transport;
+use crate::config;
 use crate::connection::{CloseReason, Connection, Flags, MANY, NONE, State};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::hub::{ChannelKey, Hub, MessageKey};
+use crate::message::Message;
+use crate::metrics::Limit;
 use crate::protocol::websocket::CloseCode;
 use crate::slab::Slab;
 
@@ -28,17 +33,19 @@ use crate::slab::Slab;
 const BATCH_BYTES: usize = 64 * 1024;
 /// A scratch that grew beyond this is given back at the end of the turn.
 const SCRATCH_BYTES_MAX: usize = 256 * 1024;
-/// Forms with a batch of their own.
-const FORMS: usize = 7;
+
+/// `Config::memory_bound` counts as many scratches.
+const _: () = assert!(Form::COUNT + 2 == config::SCRATCHES);
 
 /// What fan-out needs beyond the connections.
 #[derive(Default)]
 pub struct Delivery {
-    batches: [Batch; FORMS],
+    batches: [Batch; Form::COUNT],
     /// The batch of one visitor that stands alone.
     single: Batch,
     /// The form of the half-sent message last asked for.
     rest: Rest,
+    pub(super) compression: Compression,
     output: Output,
     /// This visit has had its batch.
     served: bool,
@@ -57,6 +64,8 @@ struct Batch {
     bytes: Vec<u8>,
     /// Where each message ends in `bytes`, and its number.
     ends: Vec<End>,
+    /// For the whole answer to a poll: how many messages are in it.
+    answered: usize,
     /// Nothing of the channel is left after it.
     complete: bool,
     valid: bool,
@@ -133,13 +142,23 @@ impl Delivery {
         assert_eq!(self.fresh.waiting, fresh, "fresh connections by generation");
     }
 
-    /// The connection that has been blocked for longest.
-    pub(super) fn longest_blocked(&mut self, connections: &Slab<Connection>) -> Option<u32> {
-        while let Some(&(index, tick)) = self.blocked.front() {
-            if is_blocked_since(connections, index, tick) {
+    /// The connection that has been blocked for longest, of those that `holds` is true of. The
+    /// others go to the end of the queue: so many calls in a row look at each once, not each call
+    /// at all of them.
+    pub(super) fn longest_blocked(
+        &mut self,
+        connections: &Slab<Connection>,
+        holds: impl Fn(&Connection) -> bool,
+    ) -> Option<u32> {
+        for _ in 0..self.blocked.len() {
+            let (index, tick) = self.blocked.pop_front()?;
+            if !is_blocked_since(connections, index, tick) {
+                continue;
+            }
+            if holds(&connections[index]) {
                 return Some(index);
             }
-            self.blocked.pop_front();
+            self.blocked.push_back((index, tick));
         }
         None
     }
@@ -207,7 +226,8 @@ impl Engine {
     pub fn trim(&mut self) {
         let head = self.hub.head();
         let through = self.delivery.fresh.served_through(head);
-        self.hub.trim(self.now.monotonic_ms, through);
+        let unoffered = self.hub.trim(self.now.monotonic_ms, through);
+        self.note_limit_times(Limit::BurstBytesMax, unoffered);
         // Slots of evicted messages may be used again.
         self.delivery.forget_batches();
         let single = &mut self.delivery.single;
@@ -228,6 +248,10 @@ impl Engine {
     /// Begins the next visit: the connection at the head of the ready queue.
     pub fn next_ready(&mut self) -> Option<u32> {
         loop {
+            // Compressing is slow: what is over the turn's share waits for the next.
+            if self.delivery.compression.is_spent() {
+                return None;
+            }
             let index = self.ready.pop_front()?;
             let connection = &mut self.connections[index];
             connection.flags.clear(Flags::QUEUED);
@@ -267,8 +291,8 @@ impl Engine {
             Output::Nothing => None,
             Output::Rest => Some(&self.delivery.rest.bytes[sent..]),
             Output::Own => self.connections[index].own.as_ref().map(|own| own.as_slice()),
-            Output::Batch(form) => Some(&self.delivery.batches[form as usize].bytes),
-            Output::Answer => Some(&self.delivery.batches[Form::Poll as usize].bytes),
+            Output::Batch(form) => Some(&self.delivery.batches[form.number()].bytes),
+            Output::Answer => Some(&self.delivery.batches[Form::Poll.number()].bytes),
             Output::Single => Some(&self.delivery.single.bytes),
         }
     }
@@ -281,6 +305,7 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Err(_) => return self.kill(index, CloseReason::Reset),
         };
+        self.count_sent(index, written);
         let whole = match self.delivery.output {
             Output::Nothing => return,
             Output::Rest => self.sent_rest(index, written),
@@ -332,11 +357,13 @@ impl Engine {
         }
         let message = std::mem::replace(&mut connection.message, NONE);
         connection.sent = 0;
+        let transport = transport_of(connection.form);
         let subscribed = connection.state.is_subscribed();
         if subscribed {
             self.hub.set_cursor(index, self.hub.seq(MessageKey(message)));
         }
         self.hub.unpin(MessageKey(message));
+        self.count_delivered(index, transport, 1);
         true
     }
 
@@ -353,7 +380,7 @@ impl Engine {
 
     fn sent_batch(&mut self, index: u32, written: usize, form: Option<Form>) -> bool {
         let batch = match form {
-            Some(form) => &self.delivery.batches[form as usize],
+            Some(form) => &self.delivery.batches[form.number()],
             None => &self.delivery.single,
         };
         let connection = &mut self.connections[index];
@@ -364,6 +391,8 @@ impl Engine {
             if batch.complete {
                 connection.pending = NONE;
             }
+            let (transport, messages) = (transport_of(connection.form), batch.ends.len());
+            self.count_delivered(index, transport, messages);
             return true;
         }
         let whole = batch.ends.partition_point(|end| end.at as usize <= written);
@@ -377,6 +406,8 @@ impl Engine {
             connection.sent = (written - start) as u32;
             self.hub.pin(MessageKey(connection.message));
         }
+        let transport = transport_of(connection.form);
+        self.count_delivered(index, transport, whole);
         false
     }
 
@@ -394,21 +425,24 @@ impl Engine {
         }
         let connection = &mut self.connections[index];
         let form = connection.form;
+        let delivery = &mut self.delivery;
+        let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
+            delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
+        };
         let output = if connection.pending == MANY {
             let messages = self.hub.merged_after(index);
-            let batch = &mut self.delivery.single;
-            batch.fill(form, &self.hub, messages);
+            delivery.single.fill(&self.hub, messages, &mut write);
             Output::Single
         } else {
             let cursor = self.hub.cursor_of(index);
-            let batch = &mut self.delivery.batches[form as usize];
+            let batch = &mut delivery.batches[form.number()];
             if !batch.serves(connection.pending, cursor) {
-                batch.build(form, &self.hub, ChannelKey(connection.pending), cursor);
+                batch.build(&self.hub, ChannelKey(connection.pending), cursor, &mut write);
             }
             Output::Batch(form)
         };
         let batch = match output {
-            Output::Batch(form) => &self.delivery.batches[form as usize],
+            Output::Batch(form) => &self.delivery.batches[form.number()],
             _ => &self.delivery.single,
         };
         if batch.ends.is_empty() {
@@ -425,15 +459,21 @@ impl Engine {
         let rest = &mut self.delivery.rest;
         if rest.of != of {
             rest.bytes.clear();
-            form::write(connection.form, &self.hub.message(key), &mut rest.bytes);
+            self.delivery.compression.write(
+                connection.form,
+                &self.hub.message(key),
+                self.config.deflate_bytes_min,
+                &mut rest.bytes,
+            );
             rest.of = of;
         }
     }
 
     /// Tells a subscriber that messages are lost to it, in its own way.
     pub(super) fn tell_gap(&mut self, index: u32, gap: &Gap) {
+        self.count_gap(gap);
         let connection = &mut self.connections[index];
-        match connection.form {
+        match connection.form.plain() {
             Form::WsRaw => self.close_websocket(
                 index,
                 CloseCode::CANNOT_RESUME,
@@ -467,25 +507,37 @@ impl Engine {
         }
         let channel = connection.pending;
         let cursor = self.hub.cursor_of(index);
-        if !self.delivery.batches[Form::Poll as usize].serves(channel, cursor) {
-            let mut batch = std::mem::take(&mut self.delivery.batches[Form::Poll as usize]);
+        if !self.delivery.batches[Form::Poll.number()].serves(channel, cursor) {
+            let mut batch = std::mem::take(&mut self.delivery.batches[Form::Poll.number()]);
             batch.bytes.clear();
-            self.write_poll_answer(index, None, &mut batch.bytes);
+            batch.answered = self.write_poll_answer(index, None, &mut batch.bytes);
             batch.serve_from(&self.hub, ChannelKey(channel), cursor);
-            self.delivery.batches[Form::Poll as usize] = batch;
+            self.delivery.batches[Form::Poll.number()] = batch;
         }
         Output::Answer
     }
 
     fn sent_answer(&mut self, index: u32, written: usize) -> bool {
-        let rest = &self.delivery.batches[Form::Poll as usize].bytes[written..];
+        let batch = &self.delivery.batches[Form::Poll.number()];
+        let rest = &batch.bytes[written..];
         let whole = rest.is_empty();
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
             self.connections[index].own().append(rest);
         }
+        let messages = batch.answered;
+        self.count_delivered(index, Transport::Poll, messages);
         self.end_poll(index);
         whole
+    }
+}
+
+/// The transport of messages in this form.
+fn transport_of(form: Form) -> Transport {
+    match form {
+        Form::Poll => Transport::Poll,
+        form if form.is_sse() => Transport::Sse,
+        _ => Transport::WebSocket,
     }
 }
 
@@ -494,8 +546,14 @@ impl Batch {
         self.valid && self.channel == channel && self.floor <= cursor && cursor < self.first
     }
 
-    fn build(&mut self, form: Form, hub: &Hub, channel: ChannelKey, cursor: u64) {
-        self.fill(form, hub, hub.following(channel, cursor));
+    fn build(
+        &mut self,
+        hub: &Hub,
+        channel: ChannelKey,
+        cursor: u64,
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+    ) {
+        self.fill(hub, hub.following(channel, cursor), write);
         self.serve_from(hub, channel, cursor);
         self.valid = !self.ends.is_empty();
     }
@@ -510,7 +568,12 @@ impl Batch {
         }
     }
 
-    fn fill(&mut self, form: Form, hub: &Hub, messages: impl Iterator<Item = MessageKey>) {
+    fn fill(
+        &mut self,
+        hub: &Hub,
+        messages: impl Iterator<Item = MessageKey>,
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+    ) {
         self.bytes.clear();
         self.ends.clear();
         self.valid = false;
@@ -521,7 +584,7 @@ impl Batch {
                 self.complete = false;
                 break;
             }
-            form::write(form, &hub.message(message), &mut self.bytes);
+            write(&hub.message(message), &mut self.bytes);
             if self.bytes.len() > BATCH_BYTES && before > 0 {
                 self.bytes.truncate(before);
                 self.complete = false;

@@ -9,15 +9,18 @@ impl Engine {
         self.hub.check_invariants();
         self.connections.check_invariants();
         self.deadlines.check_invariants();
+        self.addresses.check_invariants();
+        self.delivery.compression.check_invariants();
         let mut own_bytes = 0;
         let mut intake_bytes = 0;
         let mut subscribers = [0; 3];
         let mut queued = 0;
         let mut reading = 0;
         let mut fresh = [0; 2];
+        let mut open = 0;
         for (index, connection) in self.connections.iter() {
-            own_bytes += connection.own_bytes();
-            intake_bytes += connection.reader.as_ref().map_or(0, |reader| reader.held_bytes());
+            own_bytes += connection.own_room();
+            intake_bytes += connection.held_bytes();
             queued += usize::from(connection.flags.has(Flags::QUEUED));
             reading += usize::from(connection.flags.has(Flags::READING));
             if connection.flags.has(Flags::FRESH) {
@@ -32,6 +35,7 @@ impl Engine {
                 assert!(named, "{index}: the dead are freed unless a queue names them");
                 continue;
             }
+            open += 1;
             if connection.state.is_subscribed() {
                 subscribers[transport(connection.state) as usize] += 1;
             }
@@ -52,6 +56,8 @@ impl Engine {
         assert_eq!(own_bytes, self.own_bytes);
         assert_eq!(intake_bytes, self.intake_bytes);
         assert_eq!(subscribers, self.subscribers);
+        assert_eq!(open, self.counters.open(), "who was accepted is open or was counted as closed");
+        assert!(self.scrapes.is_empty(), "a scrape is answered in its turn");
         assert_eq!(queued, self.ready.len());
         assert_eq!(reading, self.readers.len());
         self.delivery.check_fresh(fresh);

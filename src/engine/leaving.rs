@@ -103,12 +103,14 @@ impl Engine {
                 self.queue_ready(index);
                 self.finish(index, CloseReason::Leaving);
             }
+            // What was published before is answered before.
+            State::WebSocket if connection.unanswered() > 0 => {}
             State::WebSocket => self.close_websocket(index, CloseCode::RESTART, "the server is leaving; reconnect"),
             State::Request if connection.unanswered() == 0 && !connection.flags.has(Flags::HEAD_BEGUN) => {
                 self.finish(index, CloseReason::Leaving);
             }
             // Half a request: its answer will say `Connection: close`.
-            State::Request | State::Finishing | State::Lingering | State::Dead => {}
+            State::Request | State::Closing | State::Finishing | State::Lingering | State::Dead => {}
         }
     }
 

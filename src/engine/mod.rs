@@ -8,14 +8,21 @@
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask; `answers` writes heads and bodies; `delivery` sends messages;
-//! `timeouts` expires, `leaving` drains, `commands` serves other threads.
+//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
+//! `delivery` sends messages, `compression` makes them smaller; `timeouts` expires, `leaving` drains,
+//! `commands` serves other threads, `counting` counts.
 
+mod access;
+mod addresses;
 mod answers;
 mod commands;
+mod compression;
+mod connection_log;
+mod counting;
 mod delivery;
 mod invariants;
 mod leaving;
+mod limits_log;
 mod publishing;
 mod reading;
 mod requests;
@@ -24,6 +31,7 @@ mod timeouts;
 mod websockets;
 
 use std::collections::VecDeque;
+use std::io;
 
 use crate::app::App;
 use crate::app::Transport;
@@ -33,13 +41,19 @@ use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
 use crate::deadlines::{Deadlines, TICK_MS};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
-use crate::os::{Event, Now};
+use crate::metrics::{Counters, Limit};
+use crate::os::{self, Event, IpAddr, Now};
 use crate::protocol::http;
+use crate::protocol::websocket::Inflater;
 use crate::route::Policy;
 use crate::slab::Slab;
+use access::Access;
+use addresses::{Addresses, Standing};
 use answers::Reply;
+use connection_log::ConnectionLog;
 use delivery::Delivery;
 use leaving::Leaving;
+use limits_log::LimitsLog;
 
 /// Connections over `connections_max` that are still accepted, to be told so.
 pub const RESERVE: usize = 16;
@@ -62,10 +76,9 @@ const LOOK_COST: usize = 16;
 const COMMANDS_SHARE: usize = 4;
 /// The system numbers sockets by index; no machine has this many.
 const INDEX_MAX: usize = 1 << 24;
-/// What one read may leave in the log beyond the turn's budget: 256 KiB of the smallest frames.
-const READ_BURST_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes read and thrown away after the last answer, before the connection is cut.
-const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes read and thrown away after the last answer, before the connection is cut. Many clients
+/// send all they have before they look at an answer: this is far above what is a message.
+const DISCARD_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How long an idempotency key is remembered.
 const IDEMPOTENCY_AGE_MS: u64 = 5 * 60 * 1000;
 
@@ -97,8 +110,10 @@ pub struct Engine {
     /// For connections by other listeners, and by those on loopback.
     policies: [Policy; 2],
     app: Option<Box<dyn App>>,
+    access: Access,
     hub: Hub,
     connections: Slab<Connection>,
+    addresses: Addresses,
     deadlines: Deadlines,
     /// Subscribers that may be sent something, each once.
     ready: VecDeque<u32>,
@@ -109,6 +124,7 @@ pub struct Engine {
     /// To be told that nothing more will be written.
     finished: Vec<u32>,
     delivery: Delivery,
+    inflater: Inflater,
     askers: Slab<Asker>,
     leaving: Option<Leaving>,
     random: Random,
@@ -122,6 +138,12 @@ pub struct Engine {
     own_bytes: usize,
     subscribers: [usize; 3],
     turns: u64,
+    counters: Counters,
+    limits_log: LimitsLog,
+    /// Only if the operator wishes lines about connections.
+    connection_log: Option<ConnectionLog>,
+    /// Who waits for the metrics, until the loop has asked the system about the process.
+    scrapes: Vec<(u32, Reply)>,
     /// Reused for answers' bodies.
     body: Vec<u8>,
 }
@@ -146,21 +168,22 @@ impl Engine {
             channels_max: config.channels_max,
             idempotency_keys_max: config.idempotency_keys_max,
             idempotency_age_ms: IDEMPOTENCY_AGE_MS,
-            burst_bytes_max: (3 * config.publish_bytes_per_turn_max)
-                .saturating_add(config.message_bytes_max)
-                .saturating_add(READ_BURST_BYTES),
+            burst_bytes_max: config.burst_bytes_max(),
         };
         Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
             policies,
             app,
+            access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
+            addresses: Addresses::new(config.connections_per_address_max),
             deadlines: Deadlines::new(tick(now)),
             ready: VecDeque::new(),
             readers: VecDeque::new(),
             dead: Vec::new(),
             finished: Vec::new(),
             delivery: Delivery::default(),
+            inflater: Inflater::default(),
             askers: Slab::new(),
             leaving: None,
             random: Random::new(seed[1]),
@@ -173,6 +196,10 @@ impl Engine {
             own_bytes: 0,
             subscribers: [0; 3],
             turns: 0,
+            counters: Counters::default(),
+            limits_log: LimitsLog::default(),
+            connection_log: config.log_connections.then(ConnectionLog::default),
+            scrapes: Vec::new(),
             body: Vec::new(),
             config,
         }
@@ -187,6 +214,7 @@ impl Engine {
             self.date = http::Date::from_unix_ms(now.wall_ms);
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
+        self.delivery.compression.begin_turn();
         self.turns += 1;
     }
 
@@ -234,24 +262,48 @@ impl Engine {
     }
 
     /// The slot's connection is there.
-    pub fn accepted(&mut self, index: u32, on_loopback: bool) {
-        let connection = &mut self.connections[index];
-        connection.flags.put(Flags::LOOPBACK, on_loopback);
-        connection.flags.set(Flags::KEEP_ALIVE);
-        if self.connections.len() > self.config.connections_max {
-            self.connections[index].flags.set(Flags::OVER);
+    pub fn accepted(&mut self, index: u32, on_loopback: bool, peer: Option<IpAddr>) {
+        self.count_accepted(index);
+        let standing = self.addresses.enter(index, peer);
+        let over = self.connections.len() > self.config.connections_max;
+        let flags = &mut self.connections[index].flags;
+        flags.put(Flags::LOOPBACK, on_loopback);
+        flags.set(Flags::KEEP_ALIVE);
+        flags.set(Flags::FIRST);
+        flags.put(Flags::OVER, over || standing != Standing::Within);
+        flags.put(Flags::OVER_ADDRESS, standing != Standing::Within);
+        if over {
+            self.note_limit(Limit::ConnectionsMax);
+        }
+        if standing != Standing::Within {
+            self.note_limit(Limit::ConnectionsPerAddressMax);
+        }
+        if standing == Standing::Beyond {
+            return self.kill(index, CloseReason::TooMany);
         }
         // The head's deadline runs from accept: silence must not hold a descriptor.
         self.set_deadline(index, self.config.head_timeout);
+    }
+
+    /// A connection could not be accepted. The one place where such failures are noted.
+    pub fn note_accept_failure(&mut self, error: &io::Error) {
+        log::debug!("cannot accept connections: {error}; trying again shortly");
+        if os::is_exhaustion(error) {
+            self.note_limit(Limit::Descriptors);
+        }
     }
 
     fn policy(&self, index: u32) -> &Policy {
         &self.policies[usize::from(self.connections[index].flags.has(Flags::LOOPBACK))]
     }
 
-    /// The system says that a socket may be read or written. It may be wrong, and late.
+    /// The system says that a socket may be read or written, or that another thread wakes us. It
+    /// may be wrong, and late.
     pub fn notice(&mut self, event: Event) {
-        let Event::Socket { index, readable, writable, read_closed } = event else { return };
+        let Event::Socket { index, readable, writable, read_closed } = event else {
+            self.counters.wakes += u64::from(event == Event::Wake);
+            return;
+        };
         let Some(connection) = self.connections.get_mut(index) else { return };
         if connection.state == State::Dead {
             return;
@@ -295,12 +347,20 @@ impl Engine {
         }
         connection.state = State::Finishing;
         connection.reason = reason;
-        if let Some(reader) = connection.reader.take() {
-            self.intake_bytes -= reader.held_bytes();
-        }
+        self.drop_input(index);
         self.set_deadline(index, self.config.close_timeout);
         self.finish_if_written(index);
         self.queue_reader(index);
+    }
+
+    /// Lets go of what it holds of unfinished requests and messages.
+    fn drop_input(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        self.intake_bytes -= connection.held_bytes();
+        connection.reader = None;
+        if let Some(cold) = &mut connection.cold {
+            cold.deferred = None;
+        }
     }
 
     /// Shuts the sending side of a finishing connection once its last byte is out.
@@ -336,14 +396,13 @@ impl Engine {
         connection.reason = reason;
         let message = std::mem::replace(&mut connection.message, NONE);
         connection.own = None;
-        if let Some(reader) = connection.reader.take() {
-            self.intake_bytes -= reader.held_bytes();
-        }
+        self.drop_input(index);
         if message != NONE {
             self.hub.unpin(MessageKey(message));
         }
         self.deadlines.clear(index);
         self.account(index);
+        self.count_closed(index, reason);
         self.dead.push(index);
     }
 
@@ -358,6 +417,7 @@ impl Engine {
         if let Some(leaving) = &mut self.leaving {
             leaving.forget(index);
         }
+        self.addresses.leave(index);
         self.connections[index].cold = None;
         self.connections[index].flags.set(Flags::REAPED);
         self.free(index);
@@ -399,18 +459,24 @@ impl Engine {
     /// Keeps the sum of own bytes true.
     fn account(&mut self, index: u32) {
         if let Some(connection) = self.connections.get_mut(index) {
-            let now = connection.own_bytes();
+            let now = connection.own_room();
             let before = std::mem::replace(&mut connection.accounted, now as u32) as usize;
             self.own_bytes = self.own_bytes + now - before;
         }
     }
 
-    /// Ends the longest-blocked connections while more waits for readers than may.
+    /// Ends the longest-blocked connections while more waits for readers than may, of those that
+    /// hold any of it: own bytes, or the half of a message that is evicted. Who is in the middle of a
+    /// message that is kept anyway holds nothing.
     fn limit_output(&mut self) {
         while self.own_bytes + self.hub.detached_bytes() > self.config.output_bytes_max {
-            // Pinned and half-written bytes belong to blocked connections; the longest-blocked goes.
-            let Some(longest) = self.delivery.longest_blocked(&self.connections) else { break };
-            log::debug!("output-bytes is spent: closing the connection blocked for longest");
+            let hub = &self.hub;
+            let holds = |connection: &Connection| {
+                connection.own.is_some()
+                    || connection.message != NONE && hub.is_detached(MessageKey(connection.message))
+            };
+            let Some(longest) = self.delivery.longest_blocked(&self.connections, holds) else { break };
+            self.note_limit(Limit::OutputBytesMax);
             self.kill(longest, CloseReason::OutputLimit);
         }
     }
@@ -429,8 +495,9 @@ impl Engine {
             history_bytes: hub.bytes,
             intake_bytes: self.intake_bytes,
             output_bytes: self.own_bytes + self.hub.detached_bytes(),
+            compressed: self.delivery.compression.done(),
             turns: self.turns,
-            wakes: 0,
+            wakes: self.counters.wakes,
         }
     }
 }

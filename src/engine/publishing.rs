@@ -51,6 +51,7 @@ impl Engine {
         connection.cold().unanswered += 1;
         // Nothing is read behind the last request of a connection.
         connection.flags.put(Flags::KEEP_ALIVE, reply.keep_alive);
+        self.count_publish(index);
         Ok(())
     }
 
@@ -69,6 +70,7 @@ impl Engine {
         // A burst to one channel wakes its subscribers once, not with each message.
         let mut woken = None;
         while let Some(settled) = self.hub.next_settled() {
+            self.count_outcome(settled.outcome);
             if matches!(settled.outcome, Outcome::Accepted { .. }) && woken != Some(settled.channel) {
                 self.wake_subscribers(settled.channel);
                 woken = Some(settled.channel);
@@ -114,11 +116,16 @@ impl Engine {
                 let id = self.hub.cursor(seq);
                 let mut body = Vec::new();
                 json::write_published(&mut body, id, channel, subscribers);
-                let content = Content { media_type: "application/json", body: &body };
+                let content = Content::json(&mut body);
                 self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
             }
             other => self.refuse(index, reply, &outcome_refusal(other)),
         }
+        self.answered_late(index);
+    }
+
+    /// A request was answered, not when it was read but later in the turn.
+    pub(super) fn answered_late(&mut self, index: u32) {
         self.queue_ready(index);
         self.watch_request(index);
         // The request behind it could not be refused before this answer stood.

@@ -49,7 +49,7 @@ impl Engine {
             // A command waits for a half-sent message where it is cheap: in its own buffers.
             State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
             State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
-            _ => false,
+            State::Held | State::Stream | State::Closing | State::Finishing | State::Lingering | State::Dead => false,
         }
     }
 
@@ -72,7 +72,7 @@ impl Engine {
             State::Held => {
                 connection.reader.as_ref().is_none_or(|reader| reader.input.len() < self.config.head_bytes_max)
             }
-            State::Stream | State::Finishing | State::Lingering => true,
+            State::Stream | State::Closing | State::Finishing | State::Lingering => true,
             State::Dead => false,
         }
     }
@@ -86,14 +86,18 @@ impl Engine {
         if !full && !connection.flags.has(Flags::READ_CLOSED) {
             connection.flags.clear(Flags::READABLE);
         }
-        match connection.state {
+        let state = connection.state;
+        self.count_received(index, bytes.len());
+        match state {
             State::Request | State::Held | State::WebSocket => self.process(index, bytes),
             State::Stream => {}
-            State::Finishing | State::Lingering => {
-                let cold = connection.cold();
+            State::Closing | State::Finishing | State::Lingering => {
+                let cold = self.connections[index].cold();
                 cold.discarded += bytes.len();
                 if cold.discarded > DISCARD_BYTES_MAX {
                     self.kill(index, CloseReason::Finished);
+                } else if state == State::Closing {
+                    self.process(index, bytes);
                 }
             }
             State::Dead => {}
@@ -124,6 +128,7 @@ impl Engine {
                     if connection.state == State::Lingering { connection.reason } else { CloseReason::PeerClosed };
                 self.kill(index, reason);
             }
+            State::Closing => self.end_closing(index),
             State::Finishing | State::Dead => {}
         }
         self.account(index);
@@ -157,7 +162,8 @@ impl Engine {
         };
         let total = work.len();
         let consumed = self.process_bytes(index, &mut reader, work);
-        let may_go_on = matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket);
+        let may_go_on =
+            matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket | State::Closing);
         if consumed == total || !may_go_on {
             // Bytes behind the last request of a connection mean nothing, nor does half a message.
             reader.unread();
@@ -182,6 +188,7 @@ impl Engine {
             self.refuse_intake(index);
         }
         self.watch_request(index);
+        self.watch_message(index);
     }
 
     /// Returns how many bytes were consumed.
@@ -191,6 +198,7 @@ impl Engine {
             let state = self.connections[index].state;
             let progress = match state {
                 State::Stream | State::Finishing | State::Lingering | State::Dead => return work.len(),
+                State::Closing => return at + self.process_closing(index, reader, &work[at..]),
                 _ if at == work.len() => return at,
                 // One connection must not make the turn long: the rest comes with the next.
                 _ if at > 0 && self.turn_bytes == 0 => Progress::Later,

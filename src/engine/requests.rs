@@ -1,25 +1,25 @@
 //! Acts on HTTP requests: publishes, subscriptions, and the other resources.
 //!
 //! Knows what each request means for hub and connection; not how it is framed (`reader`), routed
-//! (`route`) or answered (`answers`). Order of checks: framing, routing, the embedder, draining,
-//! then what the hub says.
+//! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
+//! draining, then what the hub says.
 
 use super::answers::{Content, Reply};
+use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
-use crate::app::{Access, Operation, Request};
+use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
+use crate::metrics::Limit;
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
 use crate::protocol::websocket;
-use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS, SubscribeRequest, Transport};
+use crate::route::{self, Action, CORS_ALLOW_HEADERS, CORS_MAX_AGE_SECONDS};
 
 /// Channels in one page of the list.
 const LIST_MAX: usize = 1000;
-/// A client that sends more slowly than this, after `body_timeout`, is cut off.
-const BODY_BYTES_PER_SECOND: u64 = 16 * 1024;
 
 impl Engine {
     /// Takes the next request out of these bytes and acts on it.
@@ -50,16 +50,18 @@ impl Engine {
                     reader.unread();
                     return Progress::Later;
                 }
-                return self.act_on_head(index, &head, total);
+                return self.act_on_head(index, reader, &head, total);
             }
         };
         if self.connections[index].flags.has(Flags::OVER) {
             // By the whole head: an SSE client is asked to come back.
             let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
-            self.refuse_request(index, &reply, &head, &self.over_refusal());
+            self.refuse_request(index, &reply, &head, &self.over_refusal(index));
             self.connections[index].reason = CloseReason::TooMany;
+            self.count_request(index);
             return Progress::Consumed(total);
         }
+        self.connections[index].flags.clear(Flags::FIRST);
         self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
         let is_publish = matches!(routed, Ok(Action::Publish(_)));
@@ -83,26 +85,28 @@ impl Engine {
             self.refuse_request(index, &reply, &head, &refusal);
         }
         self.connections[index].flags.clear(Flags::HEAD_BEGUN);
+        self.count_request(index);
         Progress::Consumed(consumed)
     }
 
     /// A head whose body is still to come: refuse it now, or let it come.
-    fn act_on_head(&mut self, index: u32, head: &RequestHead<'_>, total: usize) -> Progress {
+    fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
-            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal()),
+            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
-                (Ok(()), BodyLength::Length(bytes)) if bytes > self.config.message_bytes_max as u64 => {
+                (Ok(_), BodyLength::Length(bytes)) if bytes > self.config.message_bytes_max as u64 => {
                     Some(too_large(bytes, self.config.message_bytes_max))
                 }
-                (Ok(()), _) => None,
+                (Ok(_), _) => None,
             },
         };
         if let Some(refusal) = refusal {
             // The body is on its way, and where it ends is of no interest any more.
             let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
             self.refuse_request(index, &reply, head, &refusal);
+            self.count_request(index);
             return Progress::Consumed(total);
         }
         if head.expect_continue {
@@ -110,44 +114,12 @@ impl Engine {
         }
         let announced =
             if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };
-        let extra = std::time::Duration::from_secs(announced / BODY_BYTES_PER_SECOND);
-        self.set_deadline(index, self.config.body_timeout + extra);
+        let due = self.tick + ticks(self.time_for_body(announced));
+        reader.due = Some(due);
+        self.deadlines.set(index, due);
         self.connections[index].flags.set(Flags::HEAD_BEGUN);
         // Of a chunked body all may have come with the head, and then nothing more will come.
         Progress::Consumed(0)
-    }
-
-    /// Asks the embedder, if there is one, whether this may be done.
-    pub(super) fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<(), Refusal> {
-        let Some(app) = &mut self.app else { return Ok(()) };
-        let one;
-        let (operation, channels): (Operation, &[String]) = match action {
-            Action::Publish(publish) => {
-                one = [publish.channel.clone()];
-                (Operation::Publish, &one)
-            }
-            Action::Delete { channel } => {
-                one = [channel.clone()];
-                (Operation::Delete, &one)
-            }
-            Action::Subscribe(subscribe) => (Operation::Subscribe, &subscribe.channels),
-            Action::Tip { channels } | Action::View { channels } => (Operation::Subscribe, channels),
-            Action::List { .. } => (Operation::Subscribe, &[]),
-            _ => return Ok(()),
-        };
-        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        match app.authorize(&Request::new(head, &[]), operation, &channels) {
-            Access::Allow => Ok(()),
-            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
-    }
-
-    /// A WebSocket may publish where a POST could.
-    fn may_publish(&mut self, head: &RequestHead<'_>, request: &SubscribeRequest) -> bool {
-        let Some(app) = &mut self.app else { return true };
-        let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-        !matches!(request.transport, Transport::WebSocket(_))
-            || app.authorize(&Request::new(head, &[]), Operation::Publish, &channels) == Access::Allow
     }
 
     fn refuse_request(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, refusal: &Refusal) {
@@ -166,7 +138,7 @@ impl Engine {
         body: &[u8],
         action: Action,
     ) -> Result<(), Refusal> {
-        self.judge(head, &action)?;
+        let token = self.judge(head, &action)?;
         if self.leaving.is_some()
             && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
         {
@@ -175,9 +147,12 @@ impl Engine {
         match action {
             Action::Publish(_) => {}
             Action::Subscribe(subscribe) => {
-                let read_only = !self.may_publish(head, &subscribe);
+                let denial = self.denial_of_inbound(head, &subscribe);
                 self.subscribe(index, reply, subscribe)?;
-                self.connections[index].flags.put(Flags::READ_ONLY, read_only);
+                self.access.hold(index, token);
+                if let Some(denial) = denial {
+                    self.connections[index].cold().denial = Some(denial.into());
+                }
             }
             Action::Tip { .. } => {
                 let cursor = self.hub.cursor(self.hub.head());
@@ -188,6 +163,8 @@ impl Engine {
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
                 self.open_websocket(index, reply, head)?;
+                // It came in by the embedder's word.
+                self.access.hold(index, None);
             }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
@@ -214,7 +191,8 @@ impl Engine {
             Action::Ready => {
                 self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
             }
-            Action::Metrics | Action::App => self.answer_app(index, reply, head, body)?,
+            Action::Metrics => self.scrape(index, reply),
+            Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
     }
@@ -259,7 +237,7 @@ impl Engine {
         }
         body.extend_from_slice(b"}");
         self.spend(looks * super::LOOK_COST);
-        let content = Content { media_type: "application/json", body: &body };
+        let content = Content::json(&mut body);
         self.answer(index, reply, 200, Some(content), |_| {});
         self.body = body;
     }
@@ -321,22 +299,33 @@ impl Engine {
         }
     }
 
-    fn over_refusal(&self) -> Refusal {
-        Refusal::new(
-            Code::TooManyConnections,
-            format!("the server has its {} connections; try again later", self.config.connections_max),
-        )
+    fn over_refusal(&self, index: u32) -> Refusal {
+        let message = match self.connections[index].flags.has(Flags::OVER_ADDRESS) {
+            true => format!(
+                "this address has its {} connections, as many as --connections-per-address-max allows; \
+                 use them, or try again later",
+                self.config.connections_per_address_max
+            ),
+            false => format!("the server has its {} connections; try again later", self.config.connections_max),
+        };
+        Refusal::new(Code::TooManyConnections, message)
     }
 
     /// The server holds all the unfinished input that it may: this connection's is given up.
     pub(super) fn refuse_intake(&mut self, index: u32) {
         let message = "the server holds too many unfinished requests and messages; try again later";
         match self.connections[index].state {
-            State::WebSocket => self.close_websocket(index, websocket::CloseCode::TRY_LATER, message),
+            State::WebSocket => {
+                self.count_refusal(Code::Busy);
+                self.close_websocket(index, websocket::CloseCode::TRY_LATER, message);
+            }
             // Answers keep the order of the requests; the commit that answers those comes this turn.
             State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
-            _ => self.kill(index, CloseReason::Finished),
+            _ => {
+                self.note_limit(Limit::IntakeBytesMax);
+                self.kill(index, CloseReason::Finished);
+            }
         }
     }
 
@@ -354,7 +343,10 @@ impl Engine {
         }
         if connection.has_input() && !connection.flags.has(Flags::HEAD_BEGUN) && !connection.flags.has(Flags::PAUSED) {
             connection.flags.set(Flags::HEAD_BEGUN);
-            self.set_deadline(index, self.config.head_timeout);
+            // That of the first runs since accept.
+            if !connection.flags.has(Flags::FIRST) {
+                self.set_deadline(index, self.config.head_timeout);
+            }
         } else if !connection.has_input() {
             self.set_deadline_between_requests(index);
         }

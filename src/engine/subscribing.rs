@@ -12,6 +12,7 @@ use crate::error::Refusal;
 use crate::form::{self, Form};
 use crate::gap::{Gap, GapReason};
 use crate::hub::SubscribeRefused;
+use crate::metrics::Start;
 use crate::protocol::http::{self, RequestHead};
 use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use crate::route::{self, Format, SubscribeRequest, Transport};
@@ -31,10 +32,18 @@ impl Engine {
             Transport::Sse => State::Stream,
             Transport::Poll { .. } => State::Held,
         };
-        self.subscribers[transport(connection.state) as usize] += 1;
+        let kind = transport(connection.state);
+        self.subscribers[kind as usize] += 1;
+        let began = match (&request.after, &start.gap) {
+            (_, Some(_)) => Start::Gap,
+            (After::Now, None) => Start::New,
+            (After::Earliest, None) => Start::Earliest,
+            (After::At(_) | After::Unknown(_), None) => Start::Exact,
+        };
+        self.count_subscription(index, kind, began);
         if let (Some(app), false) = (&mut self.app, request.channels.is_empty()) {
             let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-            app.subscribed(&channels, transport(self.connections[index].state));
+            app.subscribed(&channels, kind);
         }
         let gap = start.gap.as_ref();
         match &request.transport {
@@ -82,7 +91,7 @@ impl Engine {
         let own = self.connections[index].own();
         own.append_with(|out| form::sse_first(form, retry, gap.is_none().then_some(cursor), out));
         if let Some(gap) = gap {
-            own.append_with(|out| form::sse_gap(form, gap, out));
+            self.tell_gap(index, gap);
         }
         self.set_first_heartbeat(index, self.config.heartbeat);
     }
@@ -94,7 +103,13 @@ impl Engine {
         let connection = &mut self.connections[index];
         // Who reads no channel has no cursor to be told.
         let raw = handshake.protocol == Subprotocol::Raw || channels == 0;
-        connection.form = if raw { Form::WsRaw } else { Form::WsJson };
+        let handshake = &Handshake { deflate: handshake.deflate.filter(|_| self.config.deflate), ..handshake.clone() };
+        connection.form = match (raw, handshake.deflate.map(|deflate| deflate.window())) {
+            (true, None) => Form::WsRaw,
+            (false, None) => Form::WsJson,
+            (true, Some(window)) => Form::WsRawDeflate(window),
+            (false, Some(window)) => Form::WsJsonDeflate(window),
+        };
         connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
         let form = connection.form;
         connection.own().append_with(|out| {
@@ -104,7 +119,7 @@ impl Engine {
                 http::header(out, "Vary", b"Origin");
             }
             http::finish_head(out);
-            if form == Form::WsJson {
+            if form.plain() == Form::WsJson {
                 // If a gap follows, the cursor is the asked one, left out if it is none of ours.
                 let first = match (gap.map(|gap| gap.reason), asked) {
                     (None, _) => Some(cursor),

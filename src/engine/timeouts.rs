@@ -6,7 +6,8 @@
 //! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
-//! | `WebSocket` | ping, or close a peer that was silent for two |
+//! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
+//! | `Closing` | the peer's close frame is waited for no longer |
 //! | `Finishing`, `Lingering` | close |
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::cursor::Cursor;
 use crate::deadlines::TICK_MS;
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
-use crate::protocol::websocket::{self, Opcode};
+use crate::protocol::websocket::{self, CloseCode, Opcode};
 
 /// Heartbeats beat on a raster of 250 ms, so that an idle server wakes at most four times a second.
 const RASTER_TICKS: u32 = 5;
@@ -30,6 +31,7 @@ impl Engine {
             self.expire_connection(index);
         }
         self.expire_leaving();
+        self.tell_limits();
     }
 
     fn expire_connection(&mut self, index: u32) {
@@ -37,7 +39,7 @@ impl Engine {
         if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
             // The deadline may have been set for something else since.
             let stalled = connection.wrote + ticks(self.config.stall_timeout);
-            if self.tick < stalled && connection.state != State::Finishing {
+            if self.tick < stalled && !matches!(connection.state, State::Closing | State::Finishing) {
                 return self.deadlines.set(index, stalled);
             }
             return self.kill(index, CloseReason::Stalled);
@@ -59,6 +61,7 @@ impl Engine {
             }
             State::Stream => self.beat(index),
             State::WebSocket => self.ping(index),
+            State::Closing => self.end_closing(index),
             State::Finishing | State::Lingering => {
                 let reason = connection.reason;
                 self.kill(index, reason);
@@ -88,7 +91,14 @@ impl Engine {
         if self.tick.wrapping_sub(connection.heard) >= 2 * interval {
             return self.kill(index, CloseReason::Silent);
         }
-        let json = connection.form == Form::WsJson;
+        let due = connection.reader.as_ref().and_then(|reader| reader.due);
+        if due.is_some_and(|due| self.tick >= due) {
+            let why = "the message did not end in time; send it at once, or more quickly";
+            self.close_websocket(index, CloseCode::POLICY, why);
+            self.connections[index].reason = CloseReason::RequestTimeout;
+            return;
+        }
+        let json = connection.form.plain() == Form::WsJson;
         // Only a subscriber that has everything may be told the head.
         let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
         self.connections[index].own().append_with(|out| {
@@ -99,6 +109,7 @@ impl Engine {
         });
         self.queue_ready(index);
         self.set_tick(index, self.tick + interval);
+        self.watch_message(index);
     }
 
     /// Moves the cursor of a subscriber that has everything to the head; the head, if it moved.
@@ -123,16 +134,34 @@ impl Engine {
     pub(super) fn arm(&mut self, index: u32) {
         match self.connections[index].state {
             State::Stream => self.set_first_heartbeat(index, self.config.heartbeat),
-            State::WebSocket => self.set_first_heartbeat(index, self.config.ping),
+            State::WebSocket => {
+                self.set_first_heartbeat(index, self.config.ping);
+                let soon = self.tick + ticks(self.config.head_timeout);
+                if let Some(due) = self.connections[index].reader.as_mut().and_then(|reader| reader.due.as_mut()) {
+                    *due = soon.max(*due);
+                }
+                self.watch_message(index);
+            }
             State::Request if self.connections[index].flags.has(Flags::HEAD_BEGUN) => {
-                self.set_deadline(index, self.config.head_timeout);
+                // Its time went on while it was not read; a moment is still left to it.
+                let due = self.connections[index].reader.as_ref().and_then(|reader| reader.due);
+                let soon = self.tick + ticks(self.config.head_timeout);
+                self.deadlines.set(index, due.map_or(soon, |due| due.max(soon)));
             }
             State::Request => self.set_deadline(index, self.config.idle_timeout),
             // Its wait was lost while it was blocked; an early empty answer is always right.
             State::Held => self.set_deadline(index, Duration::ZERO),
-            State::Finishing | State::Lingering => self.set_deadline(index, self.config.close_timeout),
+            State::Closing | State::Finishing | State::Lingering => {
+                self.set_deadline(index, self.config.close_timeout);
+            }
             State::Dead => {}
         }
+    }
+
+    /// How long a body, or a message, of so many bytes may take to come.
+    pub(super) fn time_for_body(&self, bytes: u64) -> Duration {
+        let per_second = self.config.body_bytes_per_second_min.max(1) as u64;
+        self.config.body_timeout.saturating_add(Duration::from_secs(bytes / per_second))
     }
 
     /// Sets a connection's deadline this far from now.
@@ -151,7 +180,7 @@ impl Engine {
         }
         let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick))];
         let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
-        let due = due.chain(self.hub.next_expiry_ms()).min()?;
+        let due = due.chain(self.hub.next_expiry_ms()).chain(self.limits_log.next_ms()).min()?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
     }
 }

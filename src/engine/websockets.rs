@@ -6,8 +6,9 @@ use std::borrow::Cow;
 
 use super::publishing::outcome_refusal;
 use super::requests::{channels_full, draining, too_large};
+use super::timeouts::ticks;
 use super::{Asker, Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress, UNANSWERED_MAX};
-use crate::app::{Access, Inbound, Operation, Reaction, Transport};
+use crate::app::{Inbound, Operation, Reaction, Transport};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Deferred, Flags, MANY, NONE, State};
@@ -32,17 +33,59 @@ impl Engine {
             message_bytes_max: self.config.message_bytes_max + if commands { COMMAND_LINE_BYTES_MAX } else { 0 },
             fragments_max: FRAGMENTS_MIN + (self.config.message_bytes_max / FRAGMENT_BYTES) as u32,
         };
-        match reader.frames.decode(bytes, limits) {
+        let mut inflater = std::mem::take(&mut self.inflater);
+        let agreed = self.connections[index].form.window().map(|_| &mut inflater);
+        let progress = match reader.frames.decode(bytes, limits, agreed) {
             Ok((None, consumed)) => Progress::NeedsMore(consumed),
             Ok((Some(received), consumed)) => {
                 self.act_on_frame(index, received);
+                if reader.frames.idle() {
+                    // What follows is another message, with a time of its own.
+                    reader.due = None;
+                }
                 Progress::Consumed(consumed)
             }
             Err(error) => {
-                self.close_websocket(index, error.close_code(), &error.to_string());
-                Progress::NeedsMore(0)
+                if self.connections[index].unanswered() > 0 {
+                    self.connections[index].cold().deferred = Some(Deferred::Failure(error));
+                } else {
+                    self.fail(index, error);
+                }
+                Progress::Consumed(bytes.len())
+            }
+        };
+        // What came in small may be much: it counts as if it had come so.
+        self.spend(inflater.take_spent());
+        self.inflater = inflater;
+        progress
+    }
+
+    /// Looks for the peer's close frame; returns how many bytes were consumed.
+    pub(super) fn process_closing(&mut self, index: u32, reader: &mut Reader, bytes: &[u8]) -> usize {
+        match reader.frames.skip_to_close(bytes) {
+            Ok((false, consumed)) => consumed,
+            // RFC 6455 5.5.1: "After both sending and receiving a Close message, an endpoint
+            // considers the WebSocket connection closed". Behind what is no frame none will come.
+            Ok((true, _)) | Err(_) => {
+                self.end_closing(index);
+                bytes.len()
             }
         }
+    }
+
+    /// Watches over the end of a message, or frame, that has begun: pings do not, for a peer may
+    /// answer them for ever and still hold what it never ends.
+    pub(super) fn watch_message(&mut self, index: u32) {
+        let due = self.tick + ticks(self.time_for_body(self.config.message_bytes_max as u64));
+        let connection = &mut self.connections[index];
+        let Some(reader) = connection.reader.as_mut().filter(|_| connection.state == State::WebSocket) else { return };
+        if connection.flags.has(Flags::PAUSED) {
+            // It may be whole: we are the ones who do not look.
+            reader.due = None;
+            return;
+        }
+        let due = *reader.due.get_or_insert(due);
+        self.deadlines.set_no_later(index, due);
     }
 
     fn act_on_frame(&mut self, index: u32, received: Received<'_>) {
@@ -75,9 +118,19 @@ impl Engine {
         self.finish(index, CloseReason::PeerClosed);
     }
 
+    /// Fails the connection. RFC 6455 7.1.7: we "MUST NOT continue to attempt to process data
+    /// (including a responding Close frame) from the remote endpoint": our side ends behind the
+    /// close frame, at once.
+    fn fail(&mut self, index: u32, error: websocket::Error) {
+        let connection = &mut self.connections[index];
+        connection.own().append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
+        self.queue_ready(index);
+        self.finish(index, CloseReason::Protocol);
+    }
+
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
-        if self.connections[index].flags.has(Flags::READ_ONLY) {
-            return self.close_websocket(index, CloseCode::POLICY, "this connection may not publish");
+        if let Err(refusal) = self.judge_inbound(index) {
+            return self.close_websocket(index, CloseCode::POLICY, &refusal.message);
         }
         let Some(app) = &mut self.app else { return self.publish_inbound(index, payload, binary) };
         let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
@@ -86,12 +139,12 @@ impl Engine {
         match reaction {
             Reaction::Publish => self.publish_inbound(index, payload, binary),
             Reaction::PublishTo(channel, publication) => self.publish_reaction(&channel, &publication),
-            Reaction::Echo => self.send_frame(index, opcode, payload),
+            Reaction::Echo => self.send_message(index, opcode, payload),
             Reaction::Reply(bytes) => {
                 let opcode = if std::str::from_utf8(&bytes).is_ok() { Opcode::Text } else { Opcode::Binary };
-                self.send_frame(index, opcode, &bytes);
+                self.send_message(index, opcode, &bytes);
             }
-            Reaction::ReplyBinary(bytes) => self.send_frame(index, Opcode::Binary, &bytes),
+            Reaction::ReplyBinary(bytes) => self.send_message(index, Opcode::Binary, &bytes),
             Reaction::Ignore => {}
             Reaction::Close(code, reason) => {
                 let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
@@ -123,7 +176,9 @@ impl Engine {
             time_ms: self.now.wall_ms,
             monotonic_ms: self.now.monotonic_ms,
         });
+        self.count_publish(index);
         if let Err(refusal) = appended {
+            self.count_refusal(refusal.code);
             self.close_websocket(index, CloseCode::TRY_LATER, &refusal.message);
         }
     }
@@ -132,6 +187,7 @@ impl Engine {
         let result = names::channel_name(channel.as_bytes())
             .and_then(|channel| self.append_publication(channel, publication, None, self.leaving.is_some()));
         if let Err(refusal) = result {
+            self.count_refusal(refusal.code);
             log::warn!("an app's message to a channel was refused: {refusal}");
         }
     }
@@ -145,8 +201,7 @@ impl Engine {
         // that is half out; so only publishes may overlap.
         let waits = connection.unanswered() > 0 || connection.message != NONE;
         if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
-            connection.cold().deferred = Some(Deferred::Command(frame.into(), binary));
-            return;
+            return self.defer(index, frame, binary);
         }
         let result = match command {
             Ok(Command::Subscribe(set)) => self.widen(index, &set, reference),
@@ -159,13 +214,20 @@ impl Engine {
         };
         match result {
             Ok(()) => {}
-            Err(_) if self.connections[index].unanswered() > 0 => {
-                self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
-            }
+            Err(_) if self.connections[index].unanswered() > 0 => self.defer(index, frame, binary),
             Err(refusal) => {
-                self.connections[index].own().append_with(|out| form::ws_error(&refusal, reference, out));
+                self.refuse_command(index, &refusal, reference);
                 self.queue_ready(index);
             }
+        }
+    }
+
+    /// Keeps a command until what is in its way is gone.
+    fn defer(&mut self, index: u32, frame: &[u8], binary: bool) {
+        self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
+        self.intake_bytes += frame.len();
+        if self.intake_bytes > self.config.intake_bytes_max {
+            self.refuse_intake(index);
         }
     }
 
@@ -176,8 +238,12 @@ impl Engine {
             return;
         }
         match connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
-            Some(Deferred::Command(frame, binary)) => self.act_on_command(index, &frame, binary),
+            Some(Deferred::Command(frame, binary)) => {
+                self.intake_bytes -= frame.len();
+                self.act_on_command(index, &frame, binary);
+            }
             Some(Deferred::Close(code)) => self.answer_close(index, code),
+            Some(Deferred::Failure(error)) => self.fail(index, error),
             None => return,
         }
         self.account(index);
@@ -186,7 +252,7 @@ impl Engine {
 
     fn widen(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
         let mut set = names::channel_set(set)?;
-        self.judge_command(Operation::Subscribe, &set)?;
+        self.judge_command(index, Operation::Subscribe, &set)?;
         if self.leaving.is_some() {
             return Err(draining());
         }
@@ -257,7 +323,7 @@ impl Engine {
         }
     }
 
-    fn channel_names(&self, index: u32) -> Vec<&str> {
+    pub(super) fn channel_names(&self, index: u32) -> Vec<&str> {
         self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect()
     }
 
@@ -279,7 +345,7 @@ impl Engine {
         if payload.len() > self.config.message_bytes_max {
             return Err(too_large(payload.len() as u64, self.config.message_bytes_max));
         }
-        self.judge_command(Operation::Publish, &[channel.to_owned()])?;
+        self.judge_command(index, Operation::Publish, &[channel.to_owned()])?;
         if self.leaving.is_some() && key.is_none() {
             return Err(draining());
         }
@@ -301,7 +367,13 @@ impl Engine {
             return Err(refusal);
         }
         self.connections[index].cold().unanswered += 1;
+        self.count_publish(index);
         Ok(())
+    }
+
+    fn refuse_command(&mut self, index: u32, refusal: &Refusal, reference: Option<&str>) {
+        self.count_refusal(refusal.code);
+        self.connections[index].own().append_with(|out| form::ws_error(refusal, reference, out));
     }
 
     /// Answers a publish command, now that the log has decided.
@@ -319,27 +391,25 @@ impl Engine {
                 let id = self.hub.cursor(seq);
                 connection.own().append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
             }
-            other => {
-                let refusal = outcome_refusal(other);
-                connection.own().append_with(|out| form::ws_error(&refusal, reference, out));
-            }
+            other => self.refuse_command(index, &outcome_refusal(other), reference),
         }
         self.queue_ready(index);
         self.act_on_deferred(index);
         self.queue_reader(index);
     }
 
-    fn judge_command(&mut self, operation: Operation, channels: &[String]) -> Result<(), Refusal> {
-        let Some(app) = &mut self.app else { return Ok(()) };
-        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        match app.authorize_command(operation, &channels) {
-            Access::Allow => Ok(()),
-            Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
-    }
-
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
         self.connections[index].own().append_with(|out| websocket::encode_frame(out, opcode, payload));
+    }
+
+    /// An app's answer, compressed by the rule for messages. It counts as what was read does.
+    fn send_message(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
+        let connection = &mut self.connections[index];
+        let window = connection.form.window();
+        let bytes_min = self.config.deflate_bytes_min;
+        let compression = &mut self.delivery.compression;
+        let cost = connection.own().append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
+        self.spend(cost);
     }
 
     /// RFC 6455 5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong frame(s) in
@@ -363,17 +433,39 @@ impl Engine {
         }
     }
 
-    /// Ends a WebSocket with a close frame that says why.
+    /// Ends a WebSocket with a close frame that says why. RFC 6455 7.1.1, 7.1.2: the peer is to
+    /// answer it, and then the server is the first to end its side of the connection.
     pub(super) fn close_websocket(&mut self, index: u32, code: CloseCode, why: &str) {
-        if self.connections[index].state != State::WebSocket {
+        let connection = &mut self.connections[index];
+        if connection.state != State::WebSocket {
             return;
         }
-        self.connections[index].own().append_with(|out| websocket::encode_close(out, code, why));
+        connection.own().append_with(|out| websocket::encode_close(out, code, why));
         let reason = match code {
             CloseCode::RESTART => CloseReason::Leaving,
-            _ => CloseReason::Protocol,
+            _ => CloseReason::Closed,
         };
+        let deferred = connection.cold.as_mut().and_then(|cold| cold.deferred.take());
         self.queue_ready(index);
-        self.finish(index, reason);
+        // The peer's close frame may have come already, or will not be looked at.
+        if let Some(Deferred::Close(_) | Deferred::Failure(_)) = deferred {
+            return self.finish(index, reason);
+        }
+        self.unsubscribe(index);
+        self.connections[index].state = State::Closing;
+        self.connections[index].reason = reason;
+        self.set_deadline(index, self.config.close_timeout);
+        if self.connections[index].reader.is_some() {
+            self.process_held(index);
+        } else {
+            self.queue_reader(index);
+        }
+    }
+
+    /// The peer has answered our close frame, or is not waited for any longer.
+    pub(super) fn end_closing(&mut self, index: u32) {
+        self.connections[index].state = State::Finishing;
+        self.set_deadline(index, self.config.close_timeout);
+        self.finish_if_written(index);
     }
 }

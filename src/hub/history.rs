@@ -197,6 +197,11 @@ impl History {
         self.detached_bytes
     }
 
+    /// True if this message is out of the order, and only pinned.
+    pub fn is_detached(&self, message: MessageKey) -> bool {
+        !self.records[message.0].kept
+    }
+
     /// The channels of the detached messages, one entry a message.
     pub fn detached(&self) -> impl Iterator<Item = ChannelKey> {
         self.records.iter().filter(|(_, record)| !record.kept).map(|(_, record)| record.channel)

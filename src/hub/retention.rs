@@ -16,8 +16,8 @@ impl Hub {
     ///
     /// Only messages up to number `through` go, for the others were not offered to everybody yet.
     /// Past `history_bytes` and `burst_bytes_max` together there is no such mercy: the oldest of all
-    /// go until the sum is met.
-    pub fn trim(&mut self, monotonic_ms: u64, through: u64) {
+    /// go until the sum is met; tells how many.
+    pub fn trim(&mut self, monotonic_ms: u64, through: u64) -> u64 {
         while let Some(&(seq, channel)) = self.over.first() {
             if seq > through {
                 break;
@@ -27,6 +27,7 @@ impl Hub {
         let age_ticks = self.limits.history_age_ms.div_ceil(TICK_MS);
         let bytes_max = self.limits.history_bytes;
         let burst_max = bytes_max.saturating_add(self.limits.burst_bytes_max);
+        let mut unoffered = 0;
         while let Some(oldest) = self.history.oldest() {
             let record = &self.history[oldest];
             let age = tick(monotonic_ms).saturating_sub(record.born());
@@ -35,8 +36,11 @@ impl Hub {
             if !offered && bytes <= burst_max {
                 break;
             }
-            self.evict(record.channel);
+            let channel = record.channel;
+            unoffered += u64::from(!offered);
+            self.evict(channel);
         }
+        unoffered
     }
 
     /// When the oldest message kept gets too old, on the clock that never goes back. Past if
@@ -72,6 +76,11 @@ impl Hub {
         if let Some(channel) = self.history.unpin(message) {
             self.channels.release(channel);
         }
+    }
+
+    /// True if this message is evicted or deleted, and only kept for who is in the middle of it.
+    pub fn is_detached(&self, message: MessageKey) -> bool {
+        self.history.is_detached(message)
     }
 
     /// What messages count for that are evicted or deleted, and pinned.

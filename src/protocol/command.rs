@@ -209,6 +209,76 @@ mod tests {
     }
 
     #[test]
+    fn options_come_in_any_order_and_some_are_left_out() {
+        const OPTIONS: [&str; 3] = ["event=e%20e", "type=text/plain", "key=k%25"];
+        let decoded = [Some("e e"), Some("text/plain"), Some("k%")];
+        let orders = (0..64).map(|n| [n % 4, n / 4 % 4, n / 16]);
+        let mut read = 0;
+        for order in orders {
+            // 3 leaves a place empty.
+            let given: Vec<usize> = order.into_iter().filter(|&option| option < 3).collect();
+            let words: String = given.iter().map(|&option| format!(" {}", OPTIONS[option])).collect();
+            let twice = (1..given.len()).any(|place| given[..place].contains(&given[place]));
+            for reference in [None, Some("r")] {
+                let tail = reference.map_or(String::new(), |reference| format!(" ref={reference}"));
+                let frame = format!("publish a%2Db{words}{tail}\nref=x\n");
+                let mut options = [None; 3];
+                given.iter().for_each(|&option| options[option] = decoded[option]);
+                let want = if twice { Err(Error::Twice) } else { Ok(publish("a-b", options, b"ref=x\n")) };
+                assert_eq!(decode(frame.as_bytes()), (want, reference), "{frame:?}");
+                // The same words mean nothing to the others.
+                let frame = format!("subscribe a{words}{tail}");
+                let want =
+                    if given.is_empty() { Ok(Command::Subscribe(Cow::Borrowed(b"a"))) } else { Err(Error::Option) };
+                assert_eq!(decode(frame.as_bytes()), (want, reference), "{frame:?}");
+                read += 1;
+            }
+        }
+        assert_eq!(read, 128);
+    }
+
+    /// Every byte in a channel's place, as it is and percent-encoded.
+    #[test]
+    fn every_byte_may_be_encoded() {
+        for byte in 0..=u8::MAX {
+            for encoded in [format!("%{byte:02x}"), format!("%{byte:02X}")] {
+                let frame = format!("subscribe x{encoded} ref=1");
+                let want = Command::Subscribe(Cow::Owned(vec![b'x', byte]));
+                assert_eq!(decode(frame.as_bytes()), (Ok(want), Some("1")), "{frame}");
+            }
+            let frame = [b"unsubscribe x", &[byte][..], b"y"].concat();
+            let want = match byte {
+                b' ' => Err(Error::Option),
+                b'\n' => Err(Error::Text),
+                b'%' => Err(Error::Percent),
+                // A `+` is no space here, and what is no name is for others to judge.
+                _ => Ok(Command::Unsubscribe(Cow::Borrowed(&frame[12..]))),
+            };
+            assert_eq!(decode(&frame), (want, None), "{byte:#04x}");
+        }
+    }
+
+    /// 1 to 64 visible ASCII bytes, taken as they are: a `%` in it is a `%`.
+    #[test]
+    fn references() {
+        for byte in 0..=u8::MAX {
+            let frame = [b"subscribe a ref=", &[byte][..]].concat();
+            let (result, reference) = decode(&frame);
+            match byte {
+                0x21..=0x7e => assert_eq!(reference.map(str::as_bytes), Some(&[byte][..]), "{byte:#04x}"),
+                // The word ends before it, and another begins.
+                b' ' => assert_eq!((result, reference), (Err(Error::Order), None)),
+                _ => assert_eq!((result, reference), (Err(Error::Reference), None), "{byte:#04x}"),
+            }
+        }
+        for length in [1, 63, 64, 65, 1000] {
+            let frame = format!("publish a ref={}\n", "%".repeat(length));
+            let (result, reference) = decode(frame.as_bytes());
+            assert_eq!((result.is_ok(), reference.map(str::len)), (length <= 64, (length <= 64).then_some(length)));
+        }
+    }
+
+    #[test]
     fn no_bytes_make_it_panic() {
         // Every short string over the bytes that matter.
         let alphabet = b" \n%=refa";

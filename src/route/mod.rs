@@ -7,6 +7,7 @@
 //! the other inputs (400). No message shows the value of a parameter: it may be a token.
 //! RFC 9110 9.3 (methods), 10.2.1 (Allow), 13.1 (If-Match); the parts have their own.
 
+mod bearer;
 mod negotiation;
 mod origin;
 
@@ -20,6 +21,7 @@ use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use negotiation::Choice;
 
+pub use bearer::token;
 pub use negotiation::wants_sse;
 pub use origin::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CORS_MAX_AGE_SECONDS, Policy, PolicyError, cors_origin};
 
@@ -135,7 +137,7 @@ pub fn route(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal>
         (Method::Post, Resource::Channels(name)) => publish(head, policy, name),
         (Method::Delete, Resource::Channels(name)) => delete(head, policy, name),
         (Method::Get | Method::Head, Resource::List) => list(head, policy),
-        (Method::Get | Method::Head, Resource::Metrics) => metrics(head),
+        (Method::Get | Method::Head, Resource::Metrics) => metrics(head, policy),
         (Method::Get | Method::Head, Resource::Health) => Ok(Action::Health),
         (Method::Get | Method::Head, Resource::Ready) => Ok(Action::Ready),
         (Method::Get | Method::Head, Resource::Playground) => {
@@ -329,8 +331,9 @@ fn list(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
 }
 
 /// `GET /metrics`: a token may be asked for.
-fn metrics(head: &RequestHead<'_>) -> Result<Action, Refusal> {
+fn metrics(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
     Query::read(head, &["token"])?;
+    origin::check_read(head, policy)?;
     Ok(Action::Metrics)
 }
 
@@ -410,6 +413,10 @@ impl<'a> Query<'a> {
             query.0.push((name, http::percent_decode(value.as_bytes(), true).ok_or_else(bad_percent)?));
         }
         Ok(query)
+    }
+
+    fn into_value(self, name: &str) -> Option<Cow<'a, [u8]>> {
+        self.0.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     fn value(&self, name: &str) -> Option<&[u8]> {

@@ -87,7 +87,9 @@ impl Parser<'_> {
                 let rest = &self.text[self.at..];
                 let end = rest.find(|c: char| !matches!(c, '0'..='9' | '-' | '+' | '.' | 'e' | 'E'));
                 let digits = &rest[..end.unwrap_or(rest.len())];
-                if digits.parse::<f64>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
+                // RFC 8259 6: `int = zero / ( digit1-9 *DIGIT )`.
+                let leading_zero = matches!(digits.trim_start_matches('-').as_bytes(), [b'0', b'0'..=b'9', ..]);
+                if digits.parse::<f64>().is_err() || leading_zero {
                     return Err(self.wrong("a number"));
                 }
                 self.at += digits.len();

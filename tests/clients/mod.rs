@@ -7,6 +7,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
+pub mod deflate;
 pub mod json;
 
 use json::Json;
@@ -34,12 +35,43 @@ pub fn get(set: &str, query: &str, extra: &str) -> Vec<u8> {
 
 /// A WebSocket handshake, with the key of RFC 6455 1.3.
 pub fn upgrade(set: &str, query: &str, protocol: Option<&str>) -> Vec<u8> {
+    upgrade_with(set, query, protocol, None)
+}
+
+/// The same with an offer of permessage-deflate, if there is one.
+pub fn upgrade_with(set: &str, query: &str, protocol: Option<&str>, offer: Option<Offer>) -> Vec<u8> {
+    let offer = offer.map_or(String::new(), |offer| format!("Sec-WebSocket-Extensions: {}\r\n", offer.text()));
     let protocol = protocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
     let lines = format!(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}"
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}{offer}"
     );
     get(set, query, &lines)
+}
+
+/// An offer of permessage-deflate, RFC 7692 7.1.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// `server_max_window_bits`, if it is asked for.
+    pub window_bits: Option<u32>,
+}
+
+impl Offer {
+    fn text(self) -> String {
+        let asked = self.window_bits.map_or(String::new(), |bits| format!("; server_max_window_bits={bits}"));
+        format!("permessage-deflate; client_max_window_bits{asked}")
+    }
+
+    /// What a server that agrees answers: no window outlives a message.
+    fn answer(self) -> String {
+        let asked = self.window_bits.map_or(String::new(), |bits| format!("; server_max_window_bits={bits}"));
+        format!("permessage-deflate; server_no_context_takeover; client_no_context_takeover{asked}")
+    }
+
+    /// Bytes that the server may refer back.
+    fn window(self) -> usize {
+        1 << self.window_bits.unwrap_or(15)
+    }
 }
 
 /// The answer to that key (RFC 6455 1.3).
@@ -314,16 +346,33 @@ pub enum Frame {
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,
+    /// A close frame has come: it is the last.
+    closed: bool,
+    /// Messages may be compressed, with this window.
+    window: Option<usize>,
+    /// How many of them were.
+    pub inflated: u64,
 }
 
 impl Frames {
+    /// Frames of a server that agreed to permessage-deflate with this window.
+    pub fn agreed(window: usize) -> Frames {
+        Frames { window: Some(window), ..Frames::default() }
+    }
+
     pub fn receive(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        // RFC 6455 5.5.1: "The application MUST NOT send any more data frames after sending a Close frame."
+        if self.closed && !self.bytes.is_empty() {
+            return Err(format!("{:02x?} behind a close frame", self.bytes));
+        }
         let [first, second, ..] = self.bytes[..] else { return Ok(None) };
-        if first & 0xf0 != 0x80 {
+        // RFC 7692 6: RSV1 on the first frame of a message, never of a control frame.
+        let compressed = self.window.filter(|_| first & 0xf0 == 0xc0 && first & 0x0f < 8);
+        if first & 0xf0 != 0x80 && compressed.is_none() {
             return Err(format!("a first byte of {first:#04x}: not final, or a reserved bit"));
         }
         if second & 0x80 != 0 {
@@ -353,9 +402,14 @@ impl Frames {
         if self.bytes.len() < end {
             return Ok(None);
         }
-        let payload: Vec<u8> = self.bytes.drain(..end).skip(head).collect();
+        let mut payload: Vec<u8> = self.bytes.drain(..end).skip(head).collect();
+        if let Some(window) = compressed {
+            payload = deflate::inflate(&payload, window)?;
+            self.inflated += 1;
+        }
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "text that is no UTF-8".to_string());
         let opcode = first & 0x0f;
+        self.closed = opcode == CLOSE;
         if opcode >= 8 && length > 125 {
             return Err("a control frame of more than 125 bytes".into());
         }
@@ -380,6 +434,9 @@ pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PONG: u8 = 10;
 
+/// The first byte of a compressed message, beside its opcode.
+pub const COMPRESSED: u8 = 0x40;
+
 /// One unfragmented frame, masked.
 pub fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -398,6 +455,11 @@ pub fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(&KEY);
     bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
+}
+
+/// A close frame, masked.
+pub fn close_frame(code: u16) -> Vec<u8> {
+    client_frame(CLOSE, &code.to_be_bytes())
 }
 
 // What a subscriber hears, whatever the transport.
@@ -508,6 +570,7 @@ pub struct Reader {
     body: Vec<u8>,
     events: EventStream,
     frames: Frames,
+    offer: Option<Offer>,
 }
 
 impl Reader {
@@ -520,7 +583,23 @@ impl Reader {
             body: Vec::new(),
             events: EventStream::default(),
             frames: Frames::default(),
+            offer: None,
         }
+    }
+
+    /// The request has offered this.
+    pub fn offering(self, offer: Option<Offer>) -> Reader {
+        Reader { offer, ..self }
+    }
+
+    /// True if the server agreed to permessage-deflate.
+    pub fn may_compress(&self) -> bool {
+        self.frames.window.is_some()
+    }
+
+    /// How many messages came compressed.
+    pub fn inflated(&self) -> u64 {
+        self.frames.inflated
     }
 
     /// The head of the response now being read.
@@ -577,6 +656,10 @@ impl Reader {
                 expect("Upgrade", "websocket")?;
                 expect("Connection", "upgrade")?;
                 expect("Sec-WebSocket-Accept", SAMPLE_ACCEPT)?;
+                if let Some(answer) = head.header("Sec-WebSocket-Extensions") {
+                    let offer = self.offer.filter(|offer| offer.answer() == answer);
+                    self.frames.window = Some(offer.ok_or(format!("{answer} was not offered"))?.window());
+                }
             }
             (Transport::Sse, 200) => {
                 expect("Content-Type", "text/event-stream")?;

@@ -9,6 +9,8 @@
 
 pub mod http;
 pub mod json;
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub mod program;
 pub mod sse;
 pub mod trace;
 pub mod websocket;

@@ -2,7 +2,7 @@
 
     resume.py PROGRAM
 
-PROGRAM is the tidings binary. A stream that changes all the time is piped into it; six clients
+PROGRAM is the tidings binary. A stream that changes all the time is piped into it; eight clients
 over three transports read it. In each round every client resumes with the cursor at which another
 was killed in the round before, until each has resumed from each. The tee of the pipe is the truth:
 whatever a client was handed must be a piece of it, from its cursor on, whole and in order.
@@ -39,10 +39,12 @@ done
 
 # Each reads URL and is killed by its process.
 CLIENTS = {
-    "websockets": lambda url: [sys.executable, str(HERE / "clients.py"), "websockets", url],
-    "ws": lambda url: ["node", str(HERE / "clients.cjs"), "ws", url],
-    "httpx-sse": lambda url: [sys.executable, str(HERE / "clients.py"), "httpx-sse", url],
-    "eventsource": lambda url: ["node", str(HERE / "clients.cjs"), "eventsource", url],
+    "websockets": lambda url: [sys.executable, str(HERE / "clients.py"), "read", "websockets", url],
+    "aiohttp": lambda url: [sys.executable, str(HERE / "clients.py"), "read", "aiohttp", url],
+    "ws": lambda url: ["node", str(HERE / "clients.cjs"), "read", "ws", url],
+    "undici": lambda url: ["node", str(HERE / "clients.cjs"), "read", "undici", url],
+    "httpx-sse": lambda url: [sys.executable, str(HERE / "clients.py"), "read", "httpx-sse", url],
+    "eventsource": lambda url: ["node", str(HERE / "clients.cjs"), "read", "eventsource", url],
     "curl -N": lambda url: ["curl", "-sSN", "-H", "Accept: text/event-stream", url],
     "curl poll": lambda url: ["bash", str(HERE / "poll.sh"), url],
 }

@@ -15,9 +15,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use tidings::internals::{Event, Now, Os};
+use tidings::internals::{Event, Now, Os, Process};
 
 /// A connection, named by the order of `connect`; never used twice.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +118,19 @@ pub struct Kernel {
     pub send_buffer: usize,
     /// Bytes a client may have in flight to the server.
     pub receive_buffer: usize,
+    /// How long each turn seems to take.
+    pub reading_us: u64,
+    elapsed_us: u64,
+    /// The address of who connects from now on.
+    pub peer: IpAddr,
+    /// What the next accepts fail with, first to last: an errno of accept(2).
+    pub accept_errors: VecDeque<i32>,
+    /// Connections there are descriptors for. Beyond them: EMFILE.
+    pub descriptors: usize,
+    /// Whether one is held in reserve for who is to be refused.
+    pub has_reserve: bool,
+    accepts: u64,
+    waits: u64,
     now_ms: u64,
     wall_leap_ms: i64,
     rng: Rng,
@@ -133,6 +147,7 @@ pub struct Kernel {
 }
 
 struct Connection {
+    peer: IpAddr,
     up: Pipe,
     down: Pipe,
     index: Option<u32>,
@@ -177,6 +192,14 @@ impl Kernel {
             faults: Faults::none(),
             send_buffer: 64 * 1024,
             receive_buffer: 64 * 1024,
+            reading_us: 0,
+            elapsed_us: 0,
+            peer: IpAddr::from([192, 0, 2, 1]),
+            accept_errors: VecDeque::new(),
+            descriptors: usize::MAX,
+            has_reserve: false,
+            accepts: 0,
+            waits: 0,
             now_ms: 1,
             wall_leap_ms: 0,
             rng: Rng::new(seed),
@@ -199,6 +222,7 @@ impl Kernel {
     pub fn connect(&mut self) -> Wire {
         let wire = Wire(self.connections.len());
         self.connections.push(Connection {
+            peer: self.peer,
             up: Pipe { capacity: self.receive_buffer, ..Pipe::default() },
             down: Pipe { capacity: self.send_buffer, ..Pipe::default() },
             index: None,
@@ -317,6 +341,16 @@ impl Kernel {
     /// How many writes the server has made to this client.
     pub fn writes(&self, wire: Wire) -> u64 {
         self.connections[wire.0].writes
+    }
+
+    /// How many accepts the server has tried.
+    pub fn accepts(&self) -> u64 {
+        self.accepts
+    }
+
+    /// How many times the server has waited.
+    pub fn waits(&self) -> u64 {
+        self.waits
     }
 
     /// True if the server has let go of this connection.
@@ -469,8 +503,18 @@ const EMFILE: i32 = 24;
 /// A loop that waits this often for no time and finds and does nothing is spinning.
 const IDLE_WAITS_MAX: u32 = 1000;
 
+/// What the kernel says of the server's process, always.
+pub const PROCESS: Process = Process {
+    resident_bytes: Some(12_345_678),
+    cpu_us: Some(1_234_567),
+    descriptors: Some(9),
+    descriptors_max: Some(1024),
+    started_us: Some(1_763_999_999_500_000),
+};
+
 impl Os for Kernel {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        self.waits += 1;
         if self.strikes(None, Fault::InterruptedWait) {
             self.record(1, 0, u64::MAX, || "wait: interrupted".into());
             return Ok(());
@@ -506,16 +550,44 @@ impl Os for Kernel {
         }
     }
 
+    /// Each reading comes `reading_us` after the one before: no turn takes any virtual time, so
+    /// that is how long it seems to take.
+    fn elapsed_us(&mut self) -> u64 {
+        self.elapsed_us += self.reading_us;
+        self.elapsed_us
+    }
+
+    fn process(&mut self) -> Process {
+        PROCESS
+    }
+
     fn random(&mut self) -> u64 {
         self.randomness.bits()
     }
 
-    fn accept(&mut self, listener: usize, index: u32) -> io::Result<()> {
+    fn accept(&mut self, listener: usize, index: u32) -> io::Result<Option<IpAddr>> {
         assert_eq!(listener, 0, "there is one listener");
+        self.accepts += 1;
         let answer = self.accept_first(index);
         let wire = self.open.get(&index).map_or(u64::MAX, |wire| wire.0 as u64);
         self.record(2, wire, u64::from(answer.is_ok()), || format!("accept as {index}: {answer:?} (wire {wire})"));
-        answer
+        answer.map(|()| self.open.get(&index).map(|wire| self.connections[wire.0].peer))
+    }
+
+    /// With one descriptor in reserve: it comes free again at once.
+    fn refuse(&mut self, listener: usize, answer: &[u8]) -> io::Result<()> {
+        assert_eq!(listener, 0, "there is one listener");
+        if !self.has_reserve {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        let wire = self.backlog.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        self.idle_waits = 0;
+        let connection = &mut self.connections[wire.0];
+        connection.down.bytes.extend(answer);
+        connection.down.ended = true;
+        connection.server_gone = true;
+        self.record(8, wire.0 as u64, 0, || format!("refuse wire {}", wire.0));
+        Ok(())
     }
 
     fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {
@@ -572,6 +644,10 @@ impl Os for Kernel {
 impl Kernel {
     fn accept_first(&mut self, index: u32) -> io::Result<()> {
         assert!(!self.open.contains_key(&index), "socket {index} is accepted twice");
+        // Linux looks for a descriptor before it looks who waits.
+        if self.open.len() >= self.descriptors {
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
             self.listener_edge = Some(self.later());
@@ -579,6 +655,9 @@ impl Kernel {
         }
         if self.strikes(Some(wire), Fault::AcceptNoDescriptors) {
             return Err(io::Error::from_raw_os_error(EMFILE));
+        }
+        if let Some(errno) = self.accept_errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
         }
         self.backlog.pop_front();
         self.idle_waits = 0;

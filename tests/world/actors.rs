@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::clients::{self, Format, Head, Heard, Part, Place, Reader, Responses, Result, Transport};
+use crate::clients::{self, Format, Head, Heard, Offer, Part, Place, Reader, Responses, Result, Transport};
 use crate::kernel::{Kernel, Rng, Wire};
 
 use super::model::{After, Chain, Model, Sent};
@@ -69,10 +69,19 @@ pub struct Publisher {
     /// To be repeated with its key.
     again: VecDeque<(String, String)>,
     sent: usize,
+    /// How it compresses, if it may.
+    ways: Option<Rng>,
+}
+
+/// What to offer, if anything.
+fn offer(ways: &mut Option<Rng>) -> Option<Offer> {
+    let rng = ways.as_mut()?;
+    let window_bits = rng.pick(&[None, None, Some(9), Some(10), Some(11), Some(12), Some(13), Some(14), Some(15)]);
+    (!rng.one_in(4)).then_some(Offer { window_bits })
 }
 
 impl Publisher {
-    pub fn new(name: usize, rng: &mut Rng) -> Publisher {
+    pub fn new(name: usize, ways: Option<Rng>, rng: &mut Rng) -> Publisher {
         Publisher {
             name,
             how: rng.pick(&[Publishing::Post, Publishing::Post, Publishing::Commands, Publishing::Frames]),
@@ -84,6 +93,7 @@ impl Publisher {
             waiting: VecDeque::new(),
             again: VecDeque::new(),
             sent: 0,
+            ways,
         }
     }
 
@@ -125,16 +135,17 @@ impl Publisher {
 
     fn connect(&mut self, world: &mut Surroundings<'_>) {
         let wire = world.kernel.connect();
+        let offer = offer(&mut self.ways);
         let out = match self.how {
             Publishing::Post => Vec::new(),
-            Publishing::Commands => clients::upgrade("b", "", Some("tidings.v1")),
-            Publishing::Frames => clients::upgrade("a", "", None),
+            Publishing::Commands => clients::upgrade_with("b", "", Some("tidings.v1"), offer),
+            Publishing::Frames => clients::upgrade_with("a", "", None, offer),
         };
         self.line = Some(Line { wire, out });
         self.responses = Responses::default();
         self.head = None;
         self.body.clear();
-        self.reader = Reader::new(Transport::WebSocket, Format::Json);
+        self.reader = Reader::new(Transport::WebSocket, Format::Json).offering(offer);
     }
 
     fn cut(&mut self, world: &mut Surroundings<'_>) {
@@ -181,11 +192,12 @@ impl Publisher {
                 let mut payload = format!("{command} ref={tag}\n").into_bytes();
                 payload.extend_from_slice(&sent.payload);
                 let opcode = if sent.is_binary() { clients::BINARY } else { clients::TEXT };
-                clients::client_frame(opcode, &payload)
+                self.frame(opcode, &payload, world.coverage)
             }
             Publishing::Frames => {
                 let opcode = if sent.is_binary() { clients::BINARY } else { clients::TEXT };
-                clients::client_frame(opcode, &sent.payload)
+                let payload = sent.payload.clone();
+                self.frame(opcode, &payload, world.coverage)
             }
         };
         if let Some(line) = &mut self.line {
@@ -193,6 +205,27 @@ impl Publisher {
             world.model.in_flight.insert(tag.clone());
             self.waiting.push_back((tag, key));
         }
+    }
+
+    /// A message in one frame or in two, compressed in some way if that was agreed.
+    fn frame(&mut self, opcode: u8, payload: &[u8], coverage: &mut Coverage) -> Vec<u8> {
+        let Some(rng) = self.ways.as_mut().filter(|_| self.reader.may_compress()) else {
+            return clients::client_frame(opcode, payload);
+        };
+        if rng.one_in(3) {
+            return clients::client_frame(opcode, payload);
+        }
+        count(coverage, format!("published compressed by {:?}", self.how));
+        let compressed = clients::deflate::deflate(payload, rng.below(clients::deflate::WAYS as u64) as usize);
+        if rng.one_in(2) {
+            return clients::client_frame(opcode | clients::COMPRESSED, &compressed);
+        }
+        let (front, back) = compressed.split_at(rng.below(compressed.len() as u64) as usize);
+        let mut first = clients::client_frame(opcode | clients::COMPRESSED, front);
+        // Not the last frame of its message.
+        first[0] &= 0x7f;
+        first.extend(clients::client_frame(0, back));
+        first
     }
 
     fn message(&self, tag: &str, rng: &mut Rng) -> Sent {
@@ -314,12 +347,14 @@ pub struct Subscriber {
     pace: Pace,
     line: Option<Line>,
     reader: Reader,
+    /// What it offers, if anything.
+    ways: Option<Rng>,
     /// Times the server ended a connection of this client while all was calm.
     pub ended_in_calm: u64,
 }
 
 impl Subscriber {
-    pub fn new(name: usize, rng: &mut Rng) -> Subscriber {
+    pub fn new(name: usize, ways: Option<Rng>, rng: &mut Rng) -> Subscriber {
         let (transport, format) = form(rng);
         Subscriber {
             name,
@@ -330,6 +365,7 @@ impl Subscriber {
             pace: Pace::Eager,
             line: None,
             reader: Reader::new(transport, format),
+            ways,
             ended_in_calm: 0,
         }
     }
@@ -357,8 +393,12 @@ impl Subscriber {
             },
         );
         let ended = world.kernel.ending(line.wire).is_some();
+        let inflated = self.reader.inflated();
         for heard in self.reader.receive(&bytes)? {
             self.hears(heard, world)?;
+        }
+        if self.reader.inflated() > inflated {
+            count(world.coverage, format!("heard compressed by {:?} {:?}", self.pace, self.format));
         }
         if ended && self.line.is_some() {
             self.ended_in_calm += u64::from(world.calm);
@@ -399,10 +439,14 @@ impl Subscriber {
                 return Err(self.explain(format!("refused: {status} {code}")));
             }
             Heard::Done(Some(4008)) if self.format == Format::Raw => count(world.coverage, "closed 4008"),
+            Heard::Done(Some(1000)) => count(world.coverage, "closed by the client"),
             _ => {}
         }
         self.chain.hear(&heard);
-        if let Heard::Done(_) = heard {
+        if let (Heard::Done(Some(code @ 1001..)), Some(line)) = (&heard, &mut self.line) {
+            // It answers, behind what it had to say anyway, and waits for the end of the connection.
+            line.out.extend(clients::close_frame(*code));
+        } else if let Heard::Done(_) = heard {
             if self.transport == Transport::Poll && !world.rng.one_in(8) {
                 self.ask(world);
             } else {
@@ -418,6 +462,8 @@ impl Subscriber {
             match world.rng.below(3) {
                 0 => world.kernel.reset(line.wire),
                 1 => world.kernel.half_close(line.wire),
+                // Behind its close frame it goes on as before; nobody is to listen.
+                _ if self.transport == Transport::WebSocket => line.out.extend(clients::close_frame(1000)),
                 _ => {}
             }
             if world.rng.one_in(2) {
@@ -474,15 +520,19 @@ impl Subscriber {
         let (query, lines) = self.start(&after, rng);
         let set = in_any_order(&channels, rng);
         self.commands = false;
+        let offer = if self.transport == Transport::WebSocket { offer(&mut self.ways) } else { None };
         let request = match (self.transport, self.format) {
             (Transport::WebSocket, Format::Json) => {
                 self.commands = rng.one_in(2);
-                clients::upgrade(&set, &query, self.commands.then_some("tidings.v1"))
+                clients::upgrade_with(&set, &query, self.commands.then_some("tidings.v1"), offer)
             }
-            (Transport::WebSocket, Format::Raw) => clients::upgrade(&set, &query, Some("tidings.raw")),
+            (Transport::WebSocket, Format::Raw) => clients::upgrade_with(&set, &query, Some("tidings.raw"), offer),
             (Transport::Sse, _) => clients::get(&set, &query, &format!("Accept: text/event-stream\r\n{lines}")),
             (Transport::Poll, _) => clients::get(&set, &query, &lines),
         };
+        if offer.is_some() {
+            self.reader = Reader::new(self.transport, self.format).offering(offer);
+        }
         self.chain.ask(after, channels);
         if let Some(line) = &mut self.line {
             line.out.extend_from_slice(&request);

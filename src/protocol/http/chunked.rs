@@ -30,9 +30,11 @@ pub struct ChunkedDecoder {
     overhead: u16,
     /// The size as far as its digits were read; then the data bytes still to come.
     left: u32,
+    /// Of the trailer being read.
+    name: FieldName,
 }
 
-const _: () = assert!(size_of::<ChunkedDecoder>() <= 8);
+const _: () = assert!(size_of::<ChunkedDecoder>() <= 12);
 
 /// What the next byte belongs to.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -133,7 +135,20 @@ impl ChunkedDecoder {
 
             // Trailers are fields, and like fields they are checked; none means anything here.
             (TrailerStart, b'\r') => EndLf,
-            (TrailerStart | TrailerName, _) if is_token_byte(byte) => self.overhead(TrailerName)?,
+            (TrailerStart, _) if is_token_byte(byte) => {
+                self.name = FieldName::default();
+                self.name.push(byte);
+                self.overhead(TrailerName)?
+            }
+            (TrailerName, _) if is_token_byte(byte) => {
+                self.name.push(byte);
+                self.overhead(TrailerName)?
+            }
+            // RFC 9110 6.5.1: "Many fields cannot be processed outside the header section because
+            // their evaluation is necessary prior to receiving the content, such as those that
+            // describe message framing, routing, [...]". Who merges trailers into the headers and
+            // hands them on would be told of another body, or another host.
+            (TrailerName, b':') if self.name.is_forbidden() => return Err(Error::TrailerName),
             (TrailerName, b':') => self.overhead(TrailerValue)?,
             (TrailerValue, b'\r') => TrailerLf,
             (TrailerValue, _) if is_value_byte(byte) => self.overhead(TrailerValue)?,
@@ -153,6 +168,32 @@ impl ChunkedDecoder {
         }
         self.overhead += 1;
         Ok(next)
+    }
+}
+
+/// What no trailer may be called.
+const FORBIDDEN_TRAILERS: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
+
+/// The name of a trailer, as far as it has come: its length, and which of the forbidden it differs
+/// from, a bit for each.
+#[derive(Copy, Clone, Debug, Default)]
+struct FieldName {
+    length: u8,
+    differs: u8,
+}
+
+impl FieldName {
+    fn push(&mut self, byte: u8) {
+        for (nth, name) in FORBIDDEN_TRAILERS.iter().enumerate() {
+            let same = name.get(usize::from(self.length)) == Some(&byte.to_ascii_lowercase());
+            self.differs |= u8::from(!same) << nth;
+        }
+        self.length = self.length.saturating_add(1);
+    }
+
+    fn is_forbidden(self) -> bool {
+        let mut names = FORBIDDEN_TRAILERS.iter().enumerate();
+        names.any(|(nth, name)| self.differs & 1 << nth == 0 && name.len() == usize::from(self.length))
     }
 }
 
@@ -278,6 +319,10 @@ mod tests {
             (b"0\r\nX: \0\r\n", Error::Trailer),
             (b"0\r\nX: \x7f\r\n", Error::Trailer),
             (b"0\r\nX: y\rz", Error::Trailer),
+            (b"0\r\nContent-Length: 3\r\n\r\n", Error::TrailerName),
+            (b"0\r\nX: y\r\ntransfer-ENCODING:\r\n\r\n", Error::TrailerName),
+            (b"0\r\nHost: a\r\n\r\n", Error::TrailerName),
+            (b"0\r\nHost : a\r\n\r\n", Error::Trailer),
         ] {
             check(bytes, Err(error));
         }

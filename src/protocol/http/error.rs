@@ -45,6 +45,7 @@ pub enum Error {
     ChunkEnd,
     ChunkOverhead,
     Trailer,
+    TrailerName,
 }
 
 impl Error {
@@ -104,7 +105,9 @@ impl Error {
             Error::HostMissing => (BadRequest, "RFC 9112 3.2", "an HTTP/1.1 request needs a Host header"),
             Error::HostRepeated => (BadRequest, "RFC 9112 3.2", "more than one Host header; send one"),
             Error::HostInvalid => (BadRequest, "RFC 9112 3.2", "the host is not `name`, `name:port` or `[IPv6]:port`"),
-            Error::LengthInvalid => (BadRequest, "RFC 9112 6.3", "Content-Length is not a decimal number below 2^64"),
+            Error::LengthInvalid => {
+                (BadRequest, "RFC 9112 6.3", "Content-Length is not a decimal number of up to 20 digits and below 2^64")
+            }
             Error::LengthRepeated => (BadRequest, "RFC 9112 6.3", "more than one Content-Length; send one"),
             Error::LengthAndCoding => {
                 (BadRequest, "RFC 9112 6.1", "both Content-Length and Transfer-Encoding; send one of them")
@@ -129,6 +132,11 @@ impl Error {
                 (BadRequest, "RFC 9112 7.1.1", "chunk extensions and trailers are over 8192 bytes; send fewer")
             }
             Error::Trailer => (BadRequest, "RFC 9112 7.1.2", "a trailer line is not `name: value` and CRLF"),
+            Error::TrailerName => (
+                BadRequest,
+                "RFC 9110 6.5.1",
+                "a trailer names a field of framing or routing; send Host, Content-Length and Transfer-Encoding as headers",
+            ),
         }
     }
 }

@@ -10,7 +10,8 @@
 //   - lines that end in a bare LF, and any number of empty lines before the request line
 //   - targets of no form, with `#`, `"`, `<`, `>` or bytes above ASCII
 //   - no Host, several Hosts, malformed hosts
-//   - any Content-Length and Transfer-Encoding, however many, both at once, in any version
+//   - any Content-Length and Transfer-Encoding, however many, both at once, in any version, and
+//     tabs around their values
 //   - any Expect
 //
 // Each is a row of the test `laxer_than_we_are`, which also proves that httparse accepts it.
@@ -208,9 +209,12 @@ pub fn decode_head<'h, 'b>(bytes: &'b [u8], scratch: &'h mut Headers<'b>) -> Res
     let method_name = method;
     let method = decode_method(method_name);
     let version = if minor_version == 0 { Version::Http10 } else { Version::Http11 };
-    let target = decode_target(target, method)?;
+    let target = decode_target(target, method_name)?;
     let host = decode_host(fields, version)?;
     let body = decode_body_length(fields, version)?;
+    if body != BodyLength::None {
+        check_framing_lines(bytes)?;
+    }
     Ok(RequestHead {
         method,
         method_name,
@@ -254,12 +258,15 @@ struct Target<'a> {
 }
 
 /// RFC 9112 3.2: origin-form, absolute-form, and asterisk-form for OPTIONS. Authority-form is
-/// CONNECT's alone, which asks for a proxy: it has no form here.
-fn decode_target(target: &str, method: Method) -> Result<Target<'_>, Error> {
+/// CONNECT's alone, which asks for a proxy and has no other form: it has none here.
+fn decode_target<'a>(target: &'a str, method_name: &str) -> Result<Target<'a>, Error> {
     if !target.bytes().all(is_target_byte) {
         return Err(Error::TargetByte);
     }
-    if target == "*" && method == Method::Options {
+    if method_name == "CONNECT" {
+        return Err(Error::TargetForm);
+    }
+    if target == "*" && method_name == "OPTIONS" {
         return Ok(Target { authority: None, path: target, query: None });
     }
     let (authority, resource) = match target.as_bytes() {
@@ -329,9 +336,27 @@ fn decode_body_length(fields: Fields<'_>, version: Version) -> Result<BodyLength
     }
 }
 
-/// RFC 9110 8.6: `Content-Length = 1*DIGIT`. No sign, no list, no wrapping around.
+/// RFC 9110 5.6.3 allows tabs around any value. But some readers take `chunked` and a tab for
+/// another coding, and do not look for chunks where others do (sozu #726): here it is refused.
+fn check_framing_lines(bytes: &[u8]) -> Result<(), Error> {
+    let is_named = |line: &[u8], name: &str| {
+        line.split_at_checked(name.len()).is_some_and(|(start, _)| start.eq_ignore_ascii_case(name.as_bytes()))
+    };
+    for line in bytes.split(|&byte| byte == b'\n').filter(|line| line.contains(&b'\t')) {
+        if is_named(line, "Content-Length:") {
+            return Err(Error::LengthInvalid);
+        }
+        if is_named(line, "Transfer-Encoding:") {
+            return Err(Error::CodingNotChunked);
+        }
+    }
+    Ok(())
+}
+
+/// RFC 9110 8.6: `Content-Length = 1*DIGIT`. No sign, no list, no wrapping around; and no more
+/// digits than the largest length has, for zeros in front serve nobody.
 fn decode_length(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
+    if !(1..=LENGTH_DIGITS_MAX).contains(&digits.len()) {
         return None;
     }
     digits.iter().try_fold(0u64, |length, &digit| {
@@ -339,6 +364,9 @@ fn decode_length(digits: &[u8]) -> Option<u64> {
         length.checked_mul(10)?.checked_add(value)
     })
 }
+
+/// Of 2^64 - 1.
+const LENGTH_DIGITS_MAX: usize = 20;
 
 /// RFC 9112 9.3: `close` wins; without a word HTTP/1.1 persists and HTTP/1.0 does not.
 fn decode_keep_alive(fields: Fields<'_>, version: Version) -> bool {
@@ -472,6 +500,7 @@ mod tests {
             (b"OPTIONS ** HTTP/1.1\r\nHost: a\r\n\r\n", Error::TargetForm),
             (b"OPTIONS *?a HTTP/1.1\r\nHost: a\r\n\r\n", Error::TargetForm),
             (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", Error::TargetForm),
+            (b"CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n", Error::TargetForm),
             (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Error::TargetForm),
             (b"GET http:/a HTTP/1.1\r\nHost: a\r\n\r\n", Error::TargetForm),
             (b"GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", Error::HostInvalid),
@@ -510,13 +539,18 @@ mod tests {
             (&get("Content-Length: 18446744073709551616\r\n"), Error::LengthInvalid),
             (&get("Content-Length: 18446744073709551619\r\n"), Error::LengthInvalid),
             (&get(&format!("Content-Length: {}\r\n", "9".repeat(400))), Error::LengthInvalid),
+            (&get("Content-Length: 000000000000000000003\r\n"), Error::LengthInvalid),
             (&get("Content-Length: 3\r\ncontent-length: 3\r\n"), Error::LengthRepeated),
             (&get("Content-Length: 3\r\nContent-Length: 4\r\n"), Error::LengthRepeated),
             (&get("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), Error::LengthAndCoding),
             (&get("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"), Error::LengthAndCoding),
             (&get("Transfer-Encoding: identity\r\nContent-Length: 3\r\n"), Error::LengthAndCoding),
+            (&get("Content-Length:\t3\r\n"), Error::LengthInvalid),
+            (&get("content-length: 3\t\r\n"), Error::LengthInvalid),
             // Codings.
             (&get("Transfer-Encoding:\r\n"), Error::CodingNotChunked),
+            (&get("Transfer-Encoding: \tchunked\r\n"), Error::CodingNotChunked),
+            (&get("transfer-encoding: chunked\t\r\n"), Error::CodingNotChunked),
             (&get("Transfer-Encoding: identity\r\n"), Error::CodingNotChunked),
             (&get("Transfer-Encoding: chunked,\r\n"), Error::CodingNotChunked),
             (&get("Transfer-Encoding: ,chunked\r\n"), Error::CodingNotChunked),
@@ -654,7 +688,7 @@ mod tests {
             ("get", Method::Other),
             ("PATCH", Method::Other),
             ("GETT", Method::Other),
-            ("CONNECT", Method::Other),
+            ("TRACE", Method::Other),
             ("M-SEARCH", Method::Other),
         ] {
             decode(format!("{text} / HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes(), |found| {
@@ -668,12 +702,12 @@ mod tests {
         for (lines, want) in [
             ("", BodyLength::None),
             ("Content-Length: 0\r\n", BodyLength::Length(0)),
-            ("Content-Length: \t3 \r\n", BodyLength::Length(3)),
+            ("Content-Length:  3 \r\nX: \t\r\n", BodyLength::Length(3)),
             ("Content-Length: 0003\r\n", BodyLength::Length(3)),
             ("Content-Length: 18446744073709551615\r\n", BodyLength::Length(u64::MAX)),
             ("Content_Length: 3\r\n", BodyLength::None),
             ("Transfer-Encoding: chunked\r\n", BodyLength::Chunked),
-            ("transfer-encoding: ChunKED\t\r\n", BodyLength::Chunked),
+            ("transfer-encoding:  ChunKED \r\n", BodyLength::Chunked),
         ] {
             decode(&get(lines), |found| assert_eq!(found.unwrap().0.body, want, "{lines}"));
         }

@@ -9,7 +9,7 @@ use super::CloseCode;
 /// Why a connection must be failed. Nothing after it may be decoded.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// RSV1, RSV2 or RSV3 is set and no extension was agreed.
+    /// RSV1, RSV2 or RSV3 is set where no agreed extension gives it a meaning.
     ReservedBits,
     /// Opcode 3 to 7 or 11 to 15.
     ReservedOpcode,
@@ -33,7 +33,9 @@ pub enum Error {
     CloseCodeInvalid,
     /// A text message or a close reason that is not UTF-8.
     NotUtf8,
-    /// A message beyond the limit, as its frames announce it.
+    /// A compressed message that does not inflate.
+    NotDeflate,
+    /// A message beyond the limit, as its frames announce it or as it inflates.
     MessageTooBig,
     /// A message in more fragments than the limit.
     TooManyFragments,
@@ -43,7 +45,9 @@ impl Error {
     /// The code to close with (RFC 6455 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
-            Error::NotUtf8 => CloseCode::INVALID_DATA,
+            // RFC 6455 7.4.1, 1007: "data within a message that was not consistent with the type of
+            // the message". RFC 7692 names no code for data that is no DEFLATE.
+            Error::NotUtf8 | Error::NotDeflate => CloseCode::INVALID_DATA,
             Error::MessageTooBig => CloseCode::TOO_BIG,
             // Not 1009: the message may be small. It is its shape that is not accepted.
             Error::TooManyFragments => CloseCode::POLICY,
@@ -55,7 +59,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Error::ReservedBits => "a reserved bit is set; no extension was agreed, so all three must be 0",
+            Error::ReservedBits => {
+                "a reserved bit is set; only RSV1 may be, on the first frame of a message, if agreed"
+            }
             Error::ReservedOpcode => "the opcode is reserved; it must be 0, 1, 2, 8, 9 or 10",
             Error::NotMasked => "the frame is not masked; a client must mask every frame",
             Error::LengthNotMinimal => "the payload length must be written in the fewest bytes that hold it",
@@ -69,6 +75,7 @@ impl fmt::Display for Error {
             Error::CloseCodeCut => "the payload of a close frame must be empty or begin with a two-byte code",
             Error::CloseCodeInvalid => "the close code may not be sent; use 1000 to 1003, 1007 to 1014 or 3000 to 4999",
             Error::NotUtf8 => "the text is not valid UTF-8; send other bytes in a binary message",
+            Error::NotDeflate => "the compressed message is not whole DEFLATE data, as RFC 7692 7.2.1 makes it",
             Error::MessageTooBig => "the message is larger than this server accepts",
             Error::TooManyFragments => "the message has too many fragments; send larger ones",
         })
@@ -96,6 +103,7 @@ mod tests {
             (Error::CloseCodeCut, 1002),
             (Error::CloseCodeInvalid, 1002),
             (Error::NotUtf8, 1007),
+            (Error::NotDeflate, 1007),
             (Error::MessageTooBig, 1009),
             (Error::TooManyFragments, 1008),
         ] {

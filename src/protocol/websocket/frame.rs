@@ -52,6 +52,8 @@ impl Opcode {
 
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
+/// RFC 7692 6: the "Per-Message Compressed" bit.
+const RSV1: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
@@ -66,6 +68,8 @@ const LENGTH_64: u8 = 127;
 pub(super) struct FrameHead {
     pub(super) fin: bool,
     pub(super) opcode: Opcode,
+    /// It begins a compressed message.
+    pub(super) compressed: bool,
     pub(super) mask: [u8; 4],
     /// At most 125 in a control frame, at most 2^63-1 in any.
     pub(super) length: u64,
@@ -73,10 +77,16 @@ pub(super) struct FrameHead {
 
 impl FrameHead {
     /// Decodes the head that `bytes` begin with, and tells its length. `None`: need more.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<(FrameHead, usize)>, Error> {
+    /// `deflate`: permessage-deflate was agreed.
+    pub(super) fn decode(bytes: &[u8], deflate: bool) -> Result<Option<(FrameHead, usize)>, Error> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-        // RFC 6455 5.2: "MUST be 0 unless an extension is negotiated that defines meanings"
-        if first & RSV != 0 {
+        // RFC 6455 5.2: "MUST be 0 unless an extension is negotiated that defines meanings".
+        // RFC 7692 6: "An endpoint MUST NOT set the "Per-Message Compressed" bit of control frames
+        // and non-first fragments of a data message. An endpoint receiving such a frame MUST
+        // _Fail the WebSocket Connection_."
+        let may_be_compressed = deflate && matches!(first & OPCODE, 1 | 2);
+        let compressed = may_be_compressed && first & RSV == RSV1;
+        if first & RSV != 0 && !compressed {
             return Err(Error::ReservedBits);
         }
         let fin = first & FIN != 0;
@@ -117,7 +127,7 @@ impl FrameHead {
         }
 
         let Some((&mask, payload)) = rest.split_first_chunk() else { return Ok(None) };
-        Ok(Some((FrameHead { fin, opcode, mask, length }, bytes.len() - payload.len())))
+        Ok(Some((FrameHead { fin, opcode, compressed, mask, length }, bytes.len() - payload.len())))
     }
 }
 
@@ -126,6 +136,14 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.reserve(frame_len(payload.len()));
     frame_head(out, opcode, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends a whole frame of the server with this compressed payload. RFC 7692 6: on "the first
+/// frame" of a message, which here is all of it, the "Per-Message Compressed" bit is set.
+pub fn encode_compressed_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let start = out.len();
+    encode_frame(out, opcode, payload);
+    out[start] |= RSV1;
 }
 
 /// Appends the head of a frame whose `len` bytes of payload the caller appends: with FIN, and
@@ -161,7 +179,7 @@ mod tests {
     const MASK: [u8; 4] = [1, 2, 3, 4];
 
     fn head(fin: bool, opcode: Opcode, length: u64) -> FrameHead {
-        FrameHead { fin, opcode, mask: MASK, length }
+        FrameHead { fin, opcode, compressed: false, mask: MASK, length }
     }
 
     #[test]
@@ -179,11 +197,11 @@ mod tests {
             (b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04", head(true, Opcode::Binary, (1 << 63) - 1)),
         ] {
             for end in 0..bytes.len() {
-                assert_eq!(FrameHead::decode(&bytes[..end]), Ok(None), "{bytes:02x?} cut at {end}");
+                assert_eq!(FrameHead::decode(&bytes[..end], false), Ok(None), "{bytes:02x?} cut at {end}");
             }
-            assert_eq!(FrameHead::decode(bytes), Ok(Some((want, bytes.len()))), "{bytes:02x?}");
+            assert_eq!(FrameHead::decode(bytes, false), Ok(Some((want, bytes.len()))), "{bytes:02x?}");
             let more = [bytes, b"payload"].concat();
-            assert_eq!(FrameHead::decode(&more), Ok(Some((want, bytes.len()))), "{bytes:02x?} and more");
+            assert_eq!(FrameHead::decode(&more, false), Ok(Some((want, bytes.len()))), "{bytes:02x?} and more");
         }
     }
 
@@ -218,9 +236,9 @@ mod tests {
             (b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff", Error::LengthNegative),
         ] {
             for end in 0..bytes.len() {
-                assert_eq!(FrameHead::decode(&bytes[..end]), Ok(None), "{bytes:02x?} cut at {end}");
+                assert_eq!(FrameHead::decode(&bytes[..end], false), Ok(None), "{bytes:02x?} cut at {end}");
             }
-            assert_eq!(FrameHead::decode(bytes), Err(want), "{bytes:02x?}");
+            assert_eq!(FrameHead::decode(bytes, false), Err(want), "{bytes:02x?}");
         }
     }
 
@@ -228,9 +246,9 @@ mod tests {
     fn every_first_byte_is_a_frame_or_an_error() {
         for first in 0..=u8::MAX {
             let valid = matches!(first, 0x00..=0x02 | 0x80..=0x82 | 0x88..=0x8a);
-            assert_eq!(FrameHead::decode(&[first]).is_ok(), valid, "{first:02x}");
+            assert_eq!(FrameHead::decode(&[first], false).is_ok(), valid, "{first:02x}");
             if first & RSV == 0 && !matches!(first & OPCODE, 0..=2 | 8..=10) {
-                assert_eq!(FrameHead::decode(&[first]), Err(Error::ReservedOpcode), "{first:02x}");
+                assert_eq!(FrameHead::decode(&[first], false), Err(Error::ReservedOpcode), "{first:02x}");
             }
         }
     }

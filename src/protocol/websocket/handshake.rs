@@ -1,8 +1,8 @@
 //! The opening handshake: is this request one, and what is answered.
 //!
 //! RFC 6455 4.2. Knows nothing of tokens' worth or of origins; it hands out what was offered. The
-//! `Host` that 4.2.1 asks for was checked with the request's head. Extensions are never agreed:
-//! an offer is left unanswered (9.1).
+//! `Host` that 4.2.1 asks for was checked with the request's head. What of the extensions is offered
+//! is read in `extensions`; whoever writes the answer decides whether it is wanted.
 
 use std::fmt;
 
@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1_smol::Sha1;
 
+use super::extensions::{self, Deflate, is_token_byte};
 use crate::error::Code;
 use crate::protocol::http::{BodyLength, Method, RequestHead, Version};
 
@@ -20,6 +21,8 @@ pub struct Handshake {
     pub accept: [u8; 28],
     /// What is spoken.
     pub protocol: Subprotocol,
+    /// The offer of permessage-deflate that can be met, if there is one.
+    pub deflate: Option<Deflate>,
     /// The token of the first `tidings.bearer.<token>` in the offered list.
     pub bearer: Option<String>,
 }
@@ -64,6 +67,8 @@ pub enum HandshakeError {
     Key,
     /// An offered subprotocol is not a token.
     Protocol,
+    /// The offered extensions break the grammar of their header.
+    Extensions,
 }
 
 impl HandshakeError {
@@ -72,9 +77,11 @@ impl HandshakeError {
     pub fn code(self) -> Code {
         match self {
             HandshakeError::NoUpgrade | HandshakeError::Version => Code::UpgradeRequired,
-            HandshakeError::Method | HandshakeError::Body | HandshakeError::Key | HandshakeError::Protocol => {
-                Code::BadRequest
-            }
+            HandshakeError::Method
+            | HandshakeError::Body
+            | HandshakeError::Key
+            | HandshakeError::Protocol
+            | HandshakeError::Extensions => Code::BadRequest,
         }
     }
 }
@@ -91,6 +98,9 @@ impl fmt::Display for HandshakeError {
             HandshakeError::Body => "a WebSocket handshake must not have a body",
             HandshakeError::Key => "Sec-WebSocket-Key must be there once, and be 16 bytes in base64",
             HandshakeError::Protocol => "Sec-WebSocket-Protocol must be a list of tokens, separated by commas",
+            HandshakeError::Extensions => {
+                "Sec-WebSocket-Extensions must be a list of extensions, like permessage-deflate; server_max_window_bits=15"
+            }
         })
     }
 }
@@ -119,17 +129,25 @@ pub fn accept_handshake(head: &RequestHead<'_>) -> Result<Handshake, HandshakeEr
     }
     let key = only(head, "sec-websocket-key").filter(|key| is_key(key)).ok_or(HandshakeError::Key)?;
     let (protocol, bearer) = choose(head)?;
-    Ok(Handshake { accept: accept(key), protocol, bearer })
+    let deflate = extensions::choose_deflate(head.headers("sec-websocket-extensions"))
+        .map_err(|extensions::Malformed| HandshakeError::Extensions)?
+        .filter(|_| cfg!(feature = "deflate"));
+    Ok(Handshake { accept: accept(key), protocol, deflate, bearer })
 }
 
 /// Appends the header lines of the answer 101, without the blank line: `Upgrade`, `Connection`,
-/// `Sec-WebSocket-Accept` and, if one was chosen, `Sec-WebSocket-Protocol`.
+/// `Sec-WebSocket-Accept` and, if there is something to agree, `Sec-WebSocket-Protocol` and
+/// `Sec-WebSocket-Extensions`.
 pub fn write_handshake_answer(out: &mut Vec<u8>, handshake: &Handshake) {
     out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
     out.extend_from_slice(&handshake.accept);
     if let Some(name) = handshake.protocol.name() {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(name.as_bytes());
+    }
+    if let Some(deflate) = handshake.deflate {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        deflate.write(out);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -185,16 +203,12 @@ fn choose(head: &RequestHead<'_>) -> Result<(Subprotocol, Option<String>), Hands
     Ok((protocol, bearer))
 }
 
-/// RFC 9110 5.6.2: `tchar`.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 /// Says that there is a token, never which.
 impl fmt::Debug for Handshake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake")
             .field("protocol", &self.protocol)
+            .field("deflate", &self.deflate)
             .field("bearer", &self.bearer.as_ref().map(|_| "***"))
             .finish_non_exhaustive()
     }
@@ -350,13 +364,24 @@ mod tests {
     }
 
     #[test]
-    fn extensions_are_left_unanswered() {
-        for value in ["permessage-deflate; client_max_window_bits", "constructor", ";", &"x".repeat(4096)] {
-            let handshake = offer(&format!("Sec-WebSocket-Extensions: {value}\r\n")).unwrap();
+    fn extensions_are_answered_if_there_is_one_to_agree() {
+        let answer = |value: &str| {
+            let handshake = offer(&format!("Sec-WebSocket-Extensions: {value}\r\n"))?;
             let mut out = Vec::new();
             write_handshake_answer(&mut out, &handshake);
-            assert!(!String::from_utf8(out).unwrap().to_lowercase().contains("extensions"), "{value}");
+            Ok(String::from_utf8(out)
+                .unwrap()
+                .to_lowercase()
+                .contains("\r\nsec-websocket-extensions: permessage-deflate"))
+        };
+        for (value, agreed) in [
+            ("permessage-deflate; client_max_window_bits", cfg!(feature = "deflate")),
+            ("constructor", false),
+            (&"x".repeat(4096), false),
+        ] {
+            assert_eq!(answer(value), Ok(agreed), "{value}");
         }
+        assert_eq!(answer(";"), Err(HandshakeError::Extensions));
     }
 
     #[test]
@@ -368,6 +393,7 @@ mod tests {
             (HandshakeError::Body, 400),
             (HandshakeError::Key, 400),
             (HandshakeError::Protocol, 400),
+            (HandshakeError::Extensions, 400),
         ] {
             assert_eq!(error.code().status(), status, "{error:?}");
         }

@@ -1,6 +1,6 @@
 //! A client's frames become messages, pings, pongs and a close.
 //!
-//! RFC 6455 5.4 to 5.6, 8.1. Knows nothing of the connection: it is lent what was read, and lends
+//! RFC 6455 5.4 to 5.6, 8.1; RFC 7692 6. Knows nothing of the connection: it is lent what was read, and lends
 //! out of it or out of itself what was received. What happens to a data frame:
 //!
 //! | message under way | whole frame is here | what happens |
@@ -9,14 +9,15 @@
 //! | no | otherwise | a message begins; what is here is gathered |
 //! | yes | either | what is here is gathered; after the last byte of the FIN frame it is lent from here |
 //!
+//! A compressed message goes the same ways; at its end it is inflated and lent from the inflater.
 //! A control frame is small: it waits in the input until it is whole, and may stand between fragments.
 //! Invariant: `gathered` holds bytes of one message, all received, all unmasked; `left` is not 0 only
-//! between two reads inside a frame of that message.
+//! between two reads inside a frame of that message, or inside one that is skipped.
 
 use super::close::decode_close;
 use super::frame::FrameHead;
 use super::mask::unmask;
-use super::{CloseCode, Error, Opcode};
+use super::{CloseCode, Error, Inflater, Opcode};
 
 /// What a client sent.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,15 @@ pub struct Limits {
     pub fragments_max: u32,
 }
 
+impl Limits {
+    /// How many bytes a message may have before it is inflated. What cannot be compressed grows:
+    /// by 5 bytes a block that is stored, which in zlib may be as short as 127.
+    fn received_bytes_max(self, compressed: bool) -> usize {
+        let overhead = if compressed { self.message_bytes_max / 16 + 16 } else { 0 };
+        self.message_bytes_max.saturating_add(overhead)
+    }
+}
+
 /// Decodes the frames of one client.
 ///
 /// It knows something only while a message is incomplete. Whenever it is [`idle`](Decoder::idle),
@@ -50,6 +60,8 @@ pub struct Limits {
 pub struct Decoder {
     /// The kind of the message under way.
     message: Option<Kind>,
+    /// It is compressed: to be inflated at its end.
+    compressed: bool,
     /// How many frames of it have begun.
     fragments: u32,
     /// What came of it. Once complete it is lent, and cleared before the next message.
@@ -74,16 +86,21 @@ impl Decoder {
     /// Call it again with what is behind those until it answers `None`, need more: the bytes not
     /// consumed (never more than 130) belong in front of what is read next. Even then some may be
     /// consumed: they belong to a message that is not complete.
+    ///
+    /// With an inflater, permessage-deflate is agreed.
     pub fn decode<'a>(
         &'a mut self,
         bytes: &'a mut [u8],
         limits: Limits,
+        inflater: Option<&'a mut Inflater>,
     ) -> Result<(Option<Received<'a>>, usize), Error> {
         let mut at = 0;
         // Every turn but the last consumes a fragment.
         loop {
             if self.left == 0 {
-                let Some((head, head_len)) = FrameHead::decode(&bytes[at..])? else { return Ok((None, at)) };
+                let Some((head, head_len)) = FrameHead::decode(&bytes[at..], inflater.is_some())? else {
+                    return Ok((None, at));
+                };
                 let start = at + head_len;
                 let here = bytes.len() - start;
                 if head.opcode.is_control() {
@@ -99,6 +116,7 @@ impl Decoder {
                 if self.message.is_none() && head.fin && length <= here {
                     let payload = &mut bytes[start..start + length];
                     unmask(payload, head.mask);
+                    let payload = whole(payload, inflater.filter(|_| head.compressed), limits)?;
                     return Ok((Some(kind.received(payload)?), start + length));
                 }
                 self.begin(&head, kind, length);
@@ -112,7 +130,8 @@ impl Decoder {
             if self.fin
                 && let Some(kind) = self.message.take()
             {
-                return Ok((Some(kind.received(&self.gathered)?), at));
+                let payload = whole(&self.gathered, inflater.filter(|_| self.compressed), limits)?;
+                return Ok((Some(kind.received(payload)?), at));
             }
         }
     }
@@ -129,7 +148,8 @@ impl Decoder {
             (_, None) => Kind::Binary,
         };
         // As announced, before a byte of it is taken.
-        let room = limits.message_bytes_max.saturating_sub(self.buffered());
+        let compressed = if self.idle() { head.compressed } else { self.compressed };
+        let room = limits.received_bytes_max(compressed).saturating_sub(self.buffered());
         let length = usize::try_from(head.length).map_err(|_| Error::MessageTooBig)?;
         if length > room {
             return Err(Error::MessageTooBig);
@@ -145,6 +165,7 @@ impl Decoder {
     fn begin(&mut self, head: &FrameHead, kind: Kind, length: usize) {
         if self.idle() {
             self.message = Some(kind);
+            self.compressed = head.compressed;
             self.fragments = 0;
             self.gathered.clear();
             self.checked = 0;
@@ -163,10 +184,34 @@ impl Decoder {
         self.mask.rotate_left(taken % 4);
         self.left -= taken;
         self.gathered.extend_from_slice(part);
-        if self.message == Some(Kind::Text) {
+        if self.message == Some(Kind::Text) && !self.compressed {
             self.checked += whole_characters(&self.gathered[self.checked..])?;
         }
         Ok(taken)
+    }
+
+    /// Looks for a close frame and at nothing else: true once a whole one is there, and how many
+    /// bytes are consumed. For a connection that we have closed: what comes before the peer's close
+    /// frame is not wanted any more, and not kept.
+    pub fn skip_to_close(&mut self, bytes: &[u8]) -> Result<(bool, usize), Error> {
+        self.message = None;
+        self.gathered = Vec::new();
+        let mut at = 0;
+        // Every turn but the last consumes the head of a frame.
+        loop {
+            let skipped = self.left.min(bytes.len() - at);
+            self.left -= skipped;
+            at += skipped;
+            // Compressed or not: it is thrown away.
+            let Some((head, head_len)) = FrameHead::decode(&bytes[at..], true)? else { return Ok((false, at)) };
+            let length = usize::try_from(head.length).map_err(|_| Error::MessageTooBig)?;
+            if head.opcode == Opcode::Close {
+                let here = bytes.len() - at - head_len;
+                return Ok(if length <= here { (true, at + head_len + length) } else { (false, at) });
+            }
+            at += head_len;
+            self.left = length;
+        }
     }
 
     /// Bytes received of an incomplete message.
@@ -174,10 +219,23 @@ impl Decoder {
         if self.idle() { 0 } else { self.gathered.len() }
     }
 
-    /// True if no message is incomplete. The decoder may then be dropped, and with it the memory of
-    /// the last message it gathered.
+    /// The memory of the message it gathers, or of the last one.
+    pub fn room(&self) -> usize {
+        self.gathered.capacity()
+    }
+
+    /// True if no message is incomplete, nor a frame that is skipped. The decoder may then be dropped,
+    /// and with it the memory of the last message it gathered.
     pub fn idle(&self) -> bool {
-        self.message.is_none()
+        self.message.is_none() && self.left == 0
+    }
+}
+
+/// The payload of a whole message: as it came, or inflated.
+fn whole<'a>(payload: &'a [u8], inflater: Option<&'a mut Inflater>, limits: Limits) -> Result<&'a [u8], Error> {
+    match inflater {
+        Some(inflater) => inflater.inflate(payload, limits.message_bytes_max),
+        None => Ok(payload),
     }
 }
 
@@ -244,8 +302,17 @@ mod tests {
 
     /// Reads the pieces with one decoder, and with a new one whenever it is idle: both say the same.
     fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]> + Clone, limits: Limits) -> Outcome {
-        let kept = decode_with(pieces.clone(), limits, |_| {});
-        let dropped = decode_with(pieces, limits, |decoder| *decoder = Decoder::default());
+        let kept = decode_with(pieces.clone(), limits, None, |_| {});
+        let dropped = decode_with(pieces, limits, None, |decoder| *decoder = Decoder::default());
+        assert_eq!(kept, dropped);
+        kept
+    }
+
+    /// The same with permessage-deflate agreed.
+    fn decode_agreed<'a>(pieces: impl IntoIterator<Item = &'a [u8]> + Clone) -> Outcome {
+        let mut inflater = Inflater::default();
+        let kept = decode_with(pieces.clone(), LIMITS, Some(&mut inflater), |_| {});
+        let dropped = decode_with(pieces, LIMITS, Some(&mut inflater), |decoder| *decoder = Decoder::default());
         assert_eq!(kept, dropped);
         kept
     }
@@ -254,6 +321,7 @@ mod tests {
     fn decode_with<'a>(
         pieces: impl IntoIterator<Item = &'a [u8]>,
         limits: Limits,
+        mut inflater: Option<&mut Inflater>,
         when_idle: impl Fn(&mut Decoder),
     ) -> Outcome {
         let mut decoder = Decoder::default();
@@ -262,12 +330,12 @@ mod tests {
         for piece in pieces {
             input.extend_from_slice(piece);
             loop {
-                let (received, consumed) = match decoder.decode(&mut input, limits) {
+                let (received, consumed) = match decoder.decode(&mut input, limits, inflater.as_deref_mut()) {
                     Ok((received, consumed)) => (received.map(|what| format!("{what:?}")), consumed),
                     Err(error) => return (out, Some(error)),
                 };
                 input.drain(..consumed);
-                assert!(decoder.buffered() <= limits.message_bytes_max);
+                assert!(decoder.buffered() <= limits.received_bytes_max(inflater.is_some()));
                 if decoder.idle() {
                     assert_eq!(decoder.buffered(), 0);
                     when_idle(&mut decoder);
@@ -386,6 +454,118 @@ mod tests {
         }
     }
 
+    /// What these frames decode to with permessage-deflate agreed: whole, byte by byte, cut in two
+    /// at every place.
+    #[cfg(feature = "deflate")]
+    fn expect_agreed(frames: &[Vec<u8>], received: &[Received<'_>], error: Option<Error>) {
+        let bytes = frames.concat();
+        let want = (received.iter().map(|what| format!("{what:?}")).collect(), error);
+        assert_eq!(decode_agreed([&bytes[..]]), want, "whole: {bytes:02x?}");
+        assert_eq!(decode_agreed(bytes.chunks(1)), want, "byte by byte: {bytes:02x?}");
+        for cut in 0..=bytes.len() {
+            let (front, back) = bytes.split_at(cut);
+            assert_eq!(decode_agreed([front, back]), want, "cut at {cut}: {bytes:02x?}");
+        }
+    }
+
+    /// RFC 7692 7.2.3.1
+    #[cfg(feature = "deflate")]
+    const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn compressed_messages() {
+        use Received::{Binary, Ping, Text};
+        expect_agreed(
+            &[
+                frame(0xc1, HELLO),
+                // One that is not compressed may stand between them.
+                frame(0x81, b"plain"),
+                frame(0xc2, HELLO),
+                frame(0xc1, b"\x00"),
+                frame(0xc1, b""),
+                // In fragments: of one byte, empty ones, and with a ping between them.
+                frame(0x41, &HELLO[..1]),
+                frame(0x00, b""),
+                frame(0x89, b"?"),
+                frame(0x80, &HELLO[1..]),
+                frame(0x02, b"not "),
+                frame(0x80, b"compressed"),
+                // Cut inside a character of two bytes, which the fragments do not show.
+                frame(0x41, b"\x00\x02\x00\xfd\xff\xc3"),
+                frame(0x80, b"\xa9\x00"),
+            ],
+            &[
+                Text("Hello"),
+                Text("plain"),
+                Binary(b"Hello"),
+                Text(""),
+                Text(""),
+                Ping(b"?"),
+                Text("Hello"),
+                Binary(b"not compressed"),
+                Text("\u{e9}"),
+            ],
+            None,
+        );
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn rsv1_is_for_the_first_frame_of_a_message_only() {
+        for (frames, error) in [
+            (vec![frame(0x41, &HELLO[..1]), frame(0xc0, &HELLO[1..])], Error::ReservedBits),
+            (vec![frame(0x41, &HELLO[..1]), frame(0x40, b"")], Error::ReservedBits),
+            (vec![frame(0xc9, b"")], Error::ReservedBits),
+            (vec![frame(0xca, b"")], Error::ReservedBits),
+            (vec![frame(0xc8, b"")], Error::ReservedBits),
+            (vec![frame(0xa1, b"")], Error::ReservedBits),
+            (vec![frame(0xd1, b"")], Error::ReservedBits),
+            (vec![frame(0xf2, b"")], Error::ReservedBits),
+            (vec![frame(0xc3, b"")], Error::ReservedBits),
+            (vec![frame(0x01, b"a"), frame(0xc1, HELLO)], Error::MessageUnfinished),
+        ] {
+            expect_agreed(&frames, &[], Some(error));
+        }
+        // And for nobody who did not agree.
+        expect(&[frame(0xc1, HELLO)], &[], Some(Error::ReservedBits));
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn compressed_messages_that_are_none() {
+        for (payload, error) in [
+            (&b"\x07"[..], Error::NotDeflate),
+            (&HELLO[..3], Error::NotDeflate),
+            // Text that is not UTF-8, and text that ends inside a character.
+            (b"\x00\x01\x00\xfe\xff\xff\x00", Error::NotUtf8),
+            (b"\x00\x01\x00\xfe\xff\xc3\x00", Error::NotUtf8),
+        ] {
+            expect_agreed(&[frame(0xc1, payload)], &[], Some(error));
+            expect_agreed(&[frame(0x41, &payload[..1]), frame(0x80, &payload[1..])], &[], Some(error));
+        }
+    }
+
+    #[cfg(feature = "deflate")]
+    #[test]
+    fn a_compressed_message_is_bounded_by_what_it_inflates_to() {
+        let compressed = |payload: &[u8]| {
+            let mut out = Vec::new();
+            assert!(crate::protocol::websocket::Deflater::default().deflate(payload, &mut out));
+            out
+        };
+        let most = [b'x'; 1000];
+        let more = [b'x'; 1001];
+        let huge = vec![0; 1 << 20];
+        expect_agreed(&[frame(0xc2, &compressed(&most))], &[Received::Binary(&most)], None);
+        expect_agreed(&[frame(0xc2, &compressed(&more))], &[], Some(Error::MessageTooBig));
+        expect_agreed(&[frame(0xc2, &compressed(&huge))], &[], Some(Error::MessageTooBig));
+        // What cannot be compressed is a little longer than it was; much longer is refused as announced.
+        let stored = [&b"\x00\xe8\x03\x17\xfc"[..], &most, b"\x00"].concat();
+        expect_agreed(&[frame(0xc2, &stored)], &[Received::Binary(&most)], None);
+        expect_agreed(&[frame(0xc2, &[0; 1100])[..8].to_vec()], &[], Some(Error::MessageTooBig));
+    }
+
     #[test]
     fn a_message_is_too_big_as_soon_as_it_is_announced() {
         let most = [b'x'; 1000];
@@ -497,7 +677,7 @@ mod tests {
         let mut at = 0;
         for _ in 0..1000 {
             for _ in 0..3 {
-                let (received, consumed) = decoder.decode(&mut bytes[at..], LIMITS).unwrap();
+                let (received, consumed) = decoder.decode(&mut bytes[at..], LIMITS, None).unwrap();
                 let payload = match received.unwrap() {
                     Received::Text(text) => text.as_bytes(),
                     Received::Binary(payload) | Received::Ping(payload) => payload,
@@ -517,10 +697,10 @@ mod tests {
         let mut decoder = Decoder::default();
         // One GiB is announced.
         let mut head = *b"\x82\xff\x00\x00\x00\x00\x40\x00\x00\x00\x01\x02\x03\x04";
-        assert_eq!(decoder.decode(&mut head, limits), Ok((None, 14)));
+        assert_eq!(decoder.decode(&mut head, limits, None), Ok((None, 14)));
         assert_eq!((decoder.gathered.capacity(), decoder.idle()), (0, false));
         for received in 1..=10_000 {
-            assert_eq!(decoder.decode(&mut [0], limits), Ok((None, 1)));
+            assert_eq!(decoder.decode(&mut [0], limits, None), Ok((None, 1)));
             assert_eq!(decoder.buffered(), received);
             assert!(decoder.gathered.capacity() <= (2 * received).max(8));
         }

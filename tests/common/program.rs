@@ -1,0 +1,64 @@
+//! The program itself, where memory, descriptors or processor time are to be measured: the clients'
+//! would count in this process. Numbers come from proc(5).
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+pub struct Program {
+    pub address: SocketAddr,
+    /// What it said at its start, up to the last line of the banner.
+    pub banner: String,
+    child: Child,
+}
+
+impl Program {
+    pub fn start(arguments: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidings"))
+            .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut banner = String::new();
+        while !banner.contains("\nmemory: ") {
+            let read = stderr.read_line(&mut banner).expect("UTF-8");
+            assert!(read > 0, "it ended: {banner}");
+        }
+        // What else it says nobody reads; it must not block for that.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+        let address = banner.lines().find_map(|line| line.strip_prefix("listening on http://")?.parse().ok());
+        Program { address: address.expect("the program tells its address"), banner, child }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the kernel says that the program has in memory.
+    pub fn resident_bytes(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub fn peak_bytes(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("proc(5) has it");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,184 @@
+//! Tokens that are replaced under readers in every state: over the fake kernel, so that who is
+//! blocked with half a message is blocked at a known byte.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod clients;
+mod kernel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clients::{Format, Heard, Reader, Transport};
+use kernel::{Ending, Kernel, Wire};
+use tidings::Tokens;
+use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
+
+struct Server {
+    turns: EventLoop<Kernel>,
+    commands: Arc<Commands>,
+}
+
+fn tokens(lines: &str) -> Tokens {
+    let mut tokens = Tokens::default();
+    tokens.allow_lines(lines.as_bytes()).unwrap();
+    tokens
+}
+
+impl Server {
+    fn start(lines: &str) -> Server {
+        let mut config = Config::default();
+        config.tokens = tokens(lines);
+        let commands = Arc::new(Commands::new(16, 1024, Box::new(|| {})));
+        let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
+        Server { turns: EventLoop::new(Kernel::new(1), config, parts).unwrap(), commands }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Wire {
+        let wire = self.turns.os().connect();
+        self.turn_for(1);
+        assert_eq!(self.turns.os().send(wire, bytes), bytes.len());
+        self.turn_for(1);
+        wire
+    }
+
+    fn set_tokens(&mut self, lines: &str) {
+        assert!(self.commands.push(Command::SetTokens(tokens(lines))).is_ok());
+        self.turn_for(1);
+    }
+
+    fn publish(&mut self, body: &[u8]) {
+        let wire = self.send(&clients::post("a", "?token=p", "", body));
+        assert!(self.receive(wire).starts_with(b"HTTP/1.1 200 "));
+    }
+
+    fn turn_for(&mut self, ms: u64) {
+        let end = self.turns.os().now_ms() + ms;
+        loop {
+            let left = end.saturating_sub(self.turns.os_ref().now_ms());
+            let more = self.turns.turn(Some(Duration::from_millis(left))).unwrap().more;
+            self.turns.check_invariants();
+            if left == 0 && !more {
+                return;
+            }
+        }
+    }
+
+    fn receive(&mut self, wire: Wire) -> Vec<u8> {
+        self.turns.os().receive(wire, usize::MAX)
+    }
+}
+
+const SSE: &str = "Accept: text/event-stream\r\n";
+
+/// Who was in the middle of a message gets the rest of it, for half a message would break the
+/// framing of what ends the stream; and nothing that waited behind it.
+#[test]
+fn a_blocked_reader_gets_the_rest_of_its_message_and_no_other() {
+    for (transport, request, close) in [
+        (Transport::Sse, clients::get("a", "?token=s&format=json", SSE), None),
+        (Transport::WebSocket, clients::upgrade("a", "?token=s", None), Some(1008)),
+    ] {
+        let mut server = Server::start("publish p\nsubscribe s");
+        server.turns.os().send_buffer = 4096;
+        let wire = server.send(&request);
+        server.turns.os().send_buffer = 1 << 20;
+        for byte in [b'1', b'2', b'3'] {
+            server.publish(&[byte; 6000]);
+        }
+        server.set_tokens("publish p");
+
+        let mut reader = Reader::new(transport, Format::Json);
+        let mut heard = Vec::new();
+        for _ in 0..20 {
+            let bytes = server.receive(wire);
+            heard.extend(reader.receive(&bytes).unwrap());
+            server.turn_for(10);
+        }
+        let payloads: Vec<u8> = heard
+            .iter()
+            .filter_map(|heard| match heard {
+                Heard::Message(message) => Some(message.payload[0]),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(payloads, b"1", "{transport:?}");
+        assert_eq!(heard.last(), Some(&Heard::Done(close)), "{transport:?}");
+        assert_eq!(server.turns.os().ending(wire), Some(Ending::Closed), "{transport:?}");
+        server.turn_for(10_000);
+        assert!(server.turns.os().is_released(wire), "{transport:?}");
+    }
+}
+
+/// Who reads nothing does not keep its connection for the whole stall timeout.
+#[test]
+fn who_reads_nothing_is_gone_after_the_close_timeout() {
+    let mut server = Server::start("publish p\nsubscribe s");
+    server.turns.os().send_buffer = 4096;
+    let wires = [clients::get("a", "?token=s", SSE), clients::upgrade("a", "?token=s", None)]
+        .map(|request| server.send(&request));
+    server.turns.os().send_buffer = 1 << 20;
+    server.publish(&[b'x'; 60_000]);
+    server.turn_for(1000);
+    server.set_tokens("publish p");
+    server.turn_for(4000);
+    for wire in wires {
+        assert!(server.turns.os().is_released(wire));
+    }
+    assert_eq!(server.turns.engine().stats().output_bytes, 0, "no message is pinned for them");
+}
+
+/// What is published in the turn in which the token goes is not delivered to its holder any more.
+#[test]
+fn a_message_of_the_same_turn_comes_too_late() {
+    for request in [
+        clients::get("a", "?token=s", SSE),
+        clients::get("a", "?token=s", ""),
+        clients::get("a", "?token=s&format=raw", ""),
+        clients::upgrade("a", "?token=s", None),
+        clients::upgrade("a", "?token=s", Some("tidings.raw")),
+    ] {
+        let mut server = Server::start("publish p\nsubscribe s");
+        let wire = server.send(&request);
+        server.receive(wire);
+        let publisher = server.turns.os().connect();
+        server.turn_for(1);
+        server.turns.os().send(publisher, &clients::post("a", "?token=p", "", b"late"));
+        server.set_tokens("publish p");
+        assert!(server.receive(publisher).starts_with(b"HTTP/1.1 200 "));
+        let last = server.receive(wire);
+        assert!(!last.is_empty() && !last.windows(4).any(|four| four == b"late"), "{}", last.escape_ascii());
+    }
+}
+
+/// A body under way when its token goes is refused when it is there.
+#[test]
+fn a_body_is_judged_when_it_is_whole() {
+    let mut server = Server::start("publish p\npublish q");
+    let request = clients::post("a", "?token=p", "", b"12345");
+    let (head, body) = request.split_at(request.len() - 5);
+    let wire = server.send(head);
+    server.set_tokens("publish q");
+    server.turns.os().send(wire, body);
+    server.turn_for(1);
+    let answer = String::from_utf8(server.receive(wire)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("token_wrong"), "{answer}");
+    assert_eq!(server.turns.engine().stats().head, 0);
+}
+
+/// An index names one connection after the other: nobody inherits a token.
+#[test]
+fn the_next_connection_of_an_index_does_not_inherit_its_token() {
+    let mut server = Server::start("publish p");
+    for (query, may) in [("?token=p", true), ("", false), ("?token=p", true), ("", false)] {
+        let wire = server.send(&clients::upgrade("a", query, Some("tidings.raw")));
+        server.receive(wire);
+        server.turns.os().send(wire, &clients::client_frame(clients::TEXT, b"x"));
+        server.turn_for(1);
+        let answer = server.receive(wire);
+        assert_eq!(answer.starts_with(b"\x81\x01x"), may, "{}", answer.escape_ascii());
+        server.turns.os().close_client(wire);
+        server.turn_for(10_000);
+        assert_eq!(server.turns.engine().stats().connections, 0);
+    }
+}

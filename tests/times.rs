@@ -1,0 +1,253 @@
+//! Every time limit, by virtual time: what the client sees, and at which moment.
+//!
+//! A limit is met neither early nor late: ticks of 50 ms are all that may be between.
+
+mod clients;
+mod kernel;
+mod peers;
+
+use std::time::Duration;
+
+use kernel::Wire;
+use peers::{KIB, Server, healthz};
+use tidings::internals::Config;
+
+/// Two ticks: one to round up, one for the turn to come.
+const LATE_MS: u64 = 150;
+
+/// When the server lets go of this connection, after how many milliseconds from now, and what it
+/// said before.
+fn end_of(server: &mut Server, wire: Wire) -> (u64, String) {
+    let begin = server.kernel().now_ms();
+    let mut said = String::new();
+    while !server.kernel().is_released(wire) {
+        assert!(server.kernel().now_ms() - begin < 1_000_000, "it never ends; it said {said:?}");
+        server.turn(100_000);
+        said.push_str(&server.receive(wire));
+        // A client that has seen the end ends its own side.
+        if server.kernel().ending(wire).is_some() {
+            server.kernel().half_close(wire);
+        }
+    }
+    (server.kernel().now_ms() - begin, said)
+}
+
+fn start() -> Server {
+    Server::start(|config| {
+        config.head_timeout = Duration::from_secs(4);
+        config.body_timeout = Duration::from_secs(7);
+        config.body_bytes_per_second_min = 10 * KIB;
+        config.idle_timeout = Duration::from_secs(20);
+        config.stall_timeout = Duration::from_secs(30);
+        config.close_timeout = Duration::from_secs(2);
+        config.ping = Duration::from_secs(40);
+        config.message_bytes_max = 100 * KIB;
+    })
+}
+
+#[track_caller]
+fn assert_ends(server: &mut Server, wire: Wire, ms: u64, words: &str) {
+    let (after, said) = end_of(server, wire);
+    assert!((ms..=ms + LATE_MS).contains(&after), "after {after} ms, not {ms}: {said}");
+    assert!(if words.is_empty() { said.is_empty() } else { said.contains(words) }, "{said}");
+}
+
+#[test]
+fn who_says_nothing_is_ended_without_a_word() {
+    let mut server = start();
+    let wire = server.send(b"");
+    assert_ends(&mut server, wire, 4000, "");
+}
+
+/// Byte by byte, however quickly or slowly: the head's time runs from accept and is not prolonged.
+#[test]
+fn a_head_has_its_time_from_accept_however_its_bytes_come() {
+    for every_ms in [100, 1000, 3900] {
+        let mut server = start();
+        let wire = server.send(b"");
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n".iter().cycle().take(4000 / every_ms as usize) {
+            server.turn_for(every_ms);
+            server.kernel().send(wire, &[*byte]);
+        }
+        let begin = server.kernel().now_ms();
+        let (_, said) = end_of(&mut server, wire);
+        let after = server.kernel().now_ms();
+        assert!(said.contains("HTTP/1.1 408") && said.contains("request_timeout"), "{said}");
+        assert!(said.contains("Connection: close"), "{said}");
+        assert!(after - begin <= 4000 % every_ms + 100 + LATE_MS, "{every_ms}: {} ms late", after - begin);
+    }
+}
+
+/// The next head has its time from its first byte.
+#[test]
+fn a_later_head_has_its_time_from_its_first_byte() {
+    let mut server = start();
+    let wire = server.send(&healthz());
+    server.turn_for(6000);
+    assert_eq!(server.statuses(wire), ["200"]);
+    server.kernel().send(wire, b"GET");
+    assert_ends(&mut server, wire, 4000, "request_timeout");
+}
+
+#[test]
+fn a_connection_between_requests_is_ended_when_it_was_idle_for_long_enough() {
+    let mut server = start();
+    let wire = server.send(&healthz());
+    server.turn_for(100);
+    assert_eq!(server.statuses(wire), ["200"]);
+    assert_ends(&mut server, wire, 19_900, "");
+}
+
+/// 7 s and a second for each 10 KiB that it announced; of chunks nobody knows, so the largest.
+#[test]
+fn a_body_has_the_time_that_its_length_is_given() {
+    let post = |length: &str| format!("POST /channels/a HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n").into_bytes();
+    for (request, seconds) in [
+        (post("Content-Length: 100"), 7),
+        (post("Content-Length: 51200"), 12),
+        (post("Content-Length: 102400"), 17),
+        (post("Transfer-Encoding: chunked"), 17),
+    ] {
+        for trickled in [0, 1] {
+            let mut server = start();
+            let wire = server.send(&request);
+            server.turn(0);
+            let begin = server.kernel().now_ms();
+            for _ in 0..seconds * trickled {
+                server.kernel().send(wire, if request.ends_with(b"chunked\r\n\r\n") { b"1\r\nx\r\n" } else { b"x" });
+                server.turn_for(999);
+            }
+            let (_, said) = end_of(&mut server, wire);
+            let after = server.kernel().now_ms() - begin;
+            assert!(said.contains("HTTP/1.1 408") && said.contains("request_timeout"), "{said}");
+            assert!((seconds * 1000..=seconds * 1000 + LATE_MS).contains(&after), "{after} ms, not {seconds} s");
+        }
+    }
+}
+
+/// protocol: A message that has begun must be whole in the time of a body, whatever pings are answered: otherwise close 1008.
+#[test]
+fn a_websocket_message_has_the_time_of_a_body() {
+    // One frame that never ends; fragments that never end; half the head of a frame.
+    for (first, next) in [
+        (&b"\x82\xff\0\0\0\0\0\x01\x80\0\0\0\0\0x"[..], &b"x"[..]),
+        (b"\x01\x81\0\0\0\0x", b"\x00\x81\0\0\0\0x"),
+        (b"\x82", b""),
+    ] {
+        let mut server = start();
+        let wire = server.send(&clients::upgrade("a", "", None));
+        server.turn_for(1000);
+        server.receive(wire);
+        server.kernel().send(wire, first);
+        server.turn(0);
+        let begin = server.kernel().now_ms();
+        for _ in 0..16 {
+            server.kernel().send(wire, next);
+            server.turn_for(1000);
+        }
+        let (_, said) = end_of(&mut server, wire);
+        let after = server.kernel().now_ms() - begin;
+        assert!(said.contains("\u{3}\u{fffd}the message did not end in time"), "1008: {said:?}");
+        assert!((17_000..=17_000 + LATE_MS).contains(&after), "{after} ms, not 17 s");
+    }
+}
+
+/// Whose messages do end may send for ever, also if each read ends inside one.
+#[test]
+fn a_websocket_that_never_pauses_is_not_cut_off() {
+    let mut server = start();
+    let wire = server.send(&clients::upgrade("a", "", None));
+    let frame = clients::client_frame(clients::TEXT, b"again and again");
+    let (first, rest) = frame.split_at(9);
+    server.turn_for(100);
+    server.kernel().send(wire, first);
+    for _ in 0..100 {
+        server.turn_for(500);
+        assert!(!server.kernel().is_released(wire));
+        let said = server.receive(wire);
+        assert!(!said.contains("in time"), "{said}");
+        server.kernel().send(wire, &[rest, first].concat());
+    }
+    server.turn_for(100);
+    assert_eq!(server.stats().head, 100);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_ended_after_the_stall_timeout() {
+    let mut server = start();
+    let publisher = server.send(b"");
+    let stalled = server.kernel().connect();
+    server.kernel().send(stalled, &clients::get("a", "?transport=sse", ""));
+    server.turn(0);
+    server.kernel().send(publisher, &clients::post("a", "", "", &[b'x'; 90 * KIB]));
+    let begin = server.kernel().now_ms();
+    while !server.kernel().is_released(stalled) {
+        server.turn(100_000);
+        // Its own connection is idle in between.
+        server.kernel().send(publisher, &healthz());
+    }
+    let after = server.kernel().now_ms() - begin;
+    assert!((30_000..=30_000 + LATE_MS).contains(&after), "{after} ms");
+}
+
+/// It was answered `Connection: close`, has its answer, and does not go.
+#[test]
+fn who_does_not_end_its_side_is_ended_after_the_close_timeout() {
+    let mut server = start();
+    let wire = server.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    server.turn(0);
+    let begin = server.kernel().now_ms();
+    while !server.kernel().is_released(wire) {
+        server.turn(100_000);
+    }
+    let after = server.kernel().now_ms() - begin;
+    assert!((2000..=2000 + LATE_MS).contains(&after), "{after} ms");
+    assert_eq!(server.statuses(wire), ["200"]);
+}
+
+#[test]
+fn a_poll_is_answered_when_its_wait_is_over() {
+    let mut server = start();
+    let wire = server.send(&clients::get("a", "?wait=9", ""));
+    let begin = server.kernel().now_ms();
+    while server.kernel().ending(wire).is_none() && server.statuses(wire).is_empty() {
+        server.turn(100_000);
+    }
+    let after = server.kernel().now_ms() - begin;
+    assert!((9000..=9000 + LATE_MS).contains(&after), "{after} ms");
+}
+
+/// Each within its interval, never later: proxies count from the last byte.
+#[test]
+fn heartbeats_and_pings_come_within_their_interval() {
+    let adjust = |config: &mut Config| {
+        config.heartbeat = Duration::from_secs(5);
+        config.ping = Duration::from_secs(6);
+    };
+    for (request, interval_ms) in
+        [(clients::get("a", "?transport=sse", ""), 5000), (clients::upgrade("a", "", None), 6000)]
+    {
+        let mut server = Server::start(adjust);
+        let wire = server.send(&request);
+        server.turn_for(100);
+        server.receive(wire);
+        let mut last = server.kernel().now_ms();
+        for beat in 0..10 {
+            while server.receive(wire).is_empty() {
+                server.turn(100_000);
+                assert!(server.kernel().now_ms() - last <= interval_ms + 400, "beat {beat} is late");
+            }
+            last = server.kernel().now_ms();
+            server.kernel().send(wire, &clients::client_frame(clients::PONG, b""));
+        }
+    }
+}
+
+#[test]
+fn a_websocket_that_is_silent_for_two_pings_is_ended() {
+    let mut server = start();
+    let wire = server.send(&clients::upgrade("a", "", None));
+    server.turn(0);
+    let (after, _) = end_of(&mut server, wire);
+    assert!((80_000..=120_000 + 400).contains(&after), "{after} ms of 40 s pings");
+}
