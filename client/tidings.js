@@ -285,21 +285,23 @@ class Tidings extends EventTarget {
 
   // The transports. Each throws when its link is over.
   #run = {
-    websocket: link =>
-      new Promise((_, reject) => {
-        // With this parameter, a handshake whose Upgrade was stripped is refused and not held.
-        const url = this.#url(this.#channels, { transport: 'websocket', after: this.cursor }).replace('http', 'ws');
-        const socket = (link.socket = new WebSocket(url, ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
-        link.signal.onabort = () => socket.close();
+    websocket: async link => {
+      // With this parameter, a handshake whose Upgrade was stripped is refused and not held.
+      const url = this.#url(this.#channels, { transport: 'websocket', after: this.cursor }).replace('http', 'ws');
+      const socket = (link.socket = new WebSocket(url, ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
+      link.signal.onabort = () => socket.close();
+      const { code, reason } = await new Promise((resolve, reject) => {
         socket.onmessage = ({ data }) => Promise.resolve(data).then(JSON.parse).then(piece => this.#take(link, piece)).catch(reject);
         // Node 22 tells of a refused handshake by the first of these alone.
-        socket.onerror = socket.onclose = ({ code = 1006, reason }) => {
-          // Going away, restart, try again later; a message too big is no fault of the network. For
-          // good: policy, and what an application made up.
-          const wait = { 1001: 2000, 1009: 0, 1012: 2000, 1013: 2000 }[code];
-          reject(failure({ message: `closed: ${code} ${reason ?? ''}`, code, wait, final: code === 1008 || code >= 4000 }));
-        };
-      }),
+        socket.onerror = socket.onclose = resolve;
+      });
+      // Browsers hide why a handshake was refused. A poll is told.
+      if (!link.up) await this.#ask(this.#channels, { transport: 'poll', wait: 0 }, link);
+      // Going away, restart, try again later; a message too big is no fault of the network. For
+      // good: policy, and what an application made up.
+      const wait = { 1001: 2000, 1009: 0, 1012: 2000, 1013: 2000 }[code];
+      throw failure({ message: `closed: ${code ?? 1006} ${reason ?? ''}`, code, wait, final: code === 1008 || code >= 4000 });
+    },
 
     sse: async link => {
       const { body } = await this.#ask(this.#channels, { transport: 'sse', format: 'json', after: this.cursor }, link);

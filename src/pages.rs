@@ -93,7 +93,7 @@ pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'self' 'sha256-/hL8P/VXpnjNjVUStG3D+ZEcR3HlclYU/p3TVCa5iIE='; \
+        script-src 'self' 'sha256-oRTNMz2Vcabw+Kjo6gcXYoYAvkd6tJHbfo7SbUiWvoo='; \
         style-src 'sha256-I5pSiIe+ul/T3pLFY5liaJn/Z0GyhTQinlBYYWVSKbI='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };

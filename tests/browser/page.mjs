@@ -306,3 +306,37 @@ async function refuse(page, status, message) {
   return bearers;
 }
 
+// One picture of each thing a reader must be told, by turns light, dark and as wide as a phone.
+async function pictures(directory) {
+  const page = await browser.newPage({ viewport: { width: 1000, height: 700 } });
+  const name = 'weather';
+  const take = async file => { await page.screenshot({ path: `${directory}/${file}.png` }); };
+  const publish = async text => {
+    await page.getByLabel('Message', { exact: true }).fill(text);
+    await page.keyboard.press('Enter');
+    await page.getByText(text, { exact: true }).first().waitFor();
+  };
+
+  await page.goto(`${server}/?channels=${name}`);
+  await page.locator('[data-state=Live]').nth(2).waitFor();
+  await post(name, 'Rain until noon.\nThen <b>clearing</b>.', { type: 'text/plain' });
+  await post(name, '{"celsius":3.2}', { event: 'measured', type: 'application/json' });
+  await publish('hello from the page');
+  await take('live');
+
+  await page.emulateMedia({ colorScheme: 'dark' });
+  await page.getByRole('button', { name: 'Cut' }).nth(1).click();
+  await publish('sent while SSE was cut');
+  await take('cut');
+
+  await page.emulateMedia({ colorScheme: 'light' });
+  await page.setViewportSize({ width: 360, height: 640 });
+  await page.locator('[data-state=Resumed]').waitFor();
+  await page.locator('section').nth(1).scrollIntoViewIfNeeded();
+  await take('resumed');
+
+  await page.setViewportSize({ width: 800, height: 520 });
+  await page.goto(`${server}/channels/${name}?after=1766-42`);
+  await page.getByText('sent while', { exact: false }).waitFor();
+  await take('gap');
+}
