@@ -102,11 +102,13 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap
     listener: ((event: TidingsEvents[T]) => void) | null,
     options?: boolean | AddEventListenerOptions,
   ): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
   removeEventListener<T extends keyof TidingsEvents>(
     type: T,
     listener: ((event: TidingsEvents[T]) => void) | null,
     options?: boolean | EventListenerOptions,
   ): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
 }
 
 /** Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. */

@@ -93,8 +93,8 @@ pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'self' 'sha256-oRTNMz2Vcabw+Kjo6gcXYoYAvkd6tJHbfo7SbUiWvoo='; \
-        style-src 'sha256-I5pSiIe+ul/T3pLFY5liaJn/Z0GyhTQinlBYYWVSKbI='; \
+        script-src 'self' 'sha256-v2hDlsh1leA5k4uwkwTNAp0fSZx1JDslOjnxhYx2LI0='; \
+        style-src 'sha256-TBe323iaOGhRCaqKEqLlK4TF7SzldV5YTva+uudRWgU='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
 
