@@ -76,8 +76,9 @@ fn intake_is_shared_by_requests_messages_and_commands() {
     let request = server.send(&clients::post("x", "", "", &[b'x'; 100 * KIB])[..90 * KIB]);
     server.turn_for(50);
     assert_eq!(server.receive(request), "", "it is let in");
-    server.kernel().reset(request);
-    server.kernel().reset(unfinished[1]);
+    for wire in [request, unfinished[1], socket] {
+        server.kernel().reset(wire);
+    }
     server.turn_for(50);
     assert_eq!(server.stats().intake_bytes, 0);
     scene.assert_well();

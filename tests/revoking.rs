@@ -93,7 +93,8 @@ fn a_blocked_reader_gets_the_rest_of_its_message_and_no_other() {
         for _ in 0..20 {
             let bytes = server.receive(wire);
             heard.extend(reader.receive(&bytes).unwrap());
-            server.turn_for(10);
+            // A WebSocket's answer to the close frame is waited for.
+            server.turn_for(200);
         }
         let payloads: Vec<u8> = heard
             .iter()

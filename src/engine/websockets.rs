@@ -231,17 +231,22 @@ impl Engine {
         }
     }
 
+    fn take_deferred(&mut self, index: u32) -> Option<Deferred> {
+        let deferred = self.connections[index].cold.as_mut().and_then(|cold| cold.deferred.take());
+        if let Some(Deferred::Command(frame, _)) = &deferred {
+            self.intake_bytes -= frame.len();
+        }
+        deferred
+    }
+
     /// Acts on the command that had to wait, if nothing is in its way any more.
     pub(super) fn act_on_deferred(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
             return;
         }
-        match connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
-            Some(Deferred::Command(frame, binary)) => {
-                self.intake_bytes -= frame.len();
-                self.act_on_command(index, &frame, binary);
-            }
+        match self.take_deferred(index) {
+            Some(Deferred::Command(frame, binary)) => self.act_on_command(index, &frame, binary),
             Some(Deferred::Close(code)) => self.answer_close(index, code),
             Some(Deferred::Failure(error)) => self.fail(index, error),
             None => return,
@@ -445,7 +450,7 @@ impl Engine {
             CloseCode::RESTART => CloseReason::Leaving,
             _ => CloseReason::Closed,
         };
-        let deferred = connection.cold.as_mut().and_then(|cold| cold.deferred.take());
+        let deferred = self.take_deferred(index);
         self.queue_ready(index);
         // The peer's close frame may have come already, or will not be looked at.
         if let Some(Deferred::Close(_) | Deferred::Failure(_)) = deferred {
