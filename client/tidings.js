@@ -54,10 +54,11 @@ class Tidings extends EventTarget {
     if (typeof token === 'function') this.#renew = token;
     else this.#token = token;
     const until = this.#life;
-    const ticking = setInterval(() => this.#tick(), 1000);
+    const tick = () => this.#tick();
+    const ticking = setInterval(tick, 1000);
     until.signal.onabort = () => clearInterval(ticking);
     globalThis.addEventListener?.('online', () => this.#relink(), until);
-    globalThis.document?.addEventListener('visibilitychange', () => this.#tick(), until);
+    globalThis.document?.addEventListener('visibilitychange', tick, until);
     signal?.addEventListener('abort', () => this.close(), until);
     queueMicrotask(() => (signal?.aborted ? this.close() : this.#relink()));
   }
@@ -118,7 +119,7 @@ class Tidings extends EventTarget {
           this.#open();
         }
         const { aborted, reason } = this.#life.signal;
-        if (reason) throw reason;
+        if (reason?.final) throw reason;
         if (aborted) return;
         await new Promise(done => (wake = done));
       }
@@ -129,7 +130,7 @@ class Tidings extends EventTarget {
   }
 
   close() {
-    this.#end(null);
+    this.#end();
   }
 
   #end(error) {
@@ -233,7 +234,8 @@ class Tidings extends EventTarget {
     if (!link.up) {
       drop(this.#link);
       this.#link = link;
-      this.#attempt = this.#isRenewed = undefined;
+      this.#attempt = undefined;
+      this.#isRenewed = false;
       this.#level = link.level;
       link.up = link.heard;
       link.limit = heartbeat * 1000 || SILENCE;
@@ -300,7 +302,7 @@ class Tidings extends EventTarget {
       // Going away, restart, try again later; a message too big is no fault of the network. For
       // good: policy, and what an application made up.
       const wait = { 1001: 2000, 1009: 0, 1012: 2000, 1013: 2000 }[code];
-      throw failure({ message: `closed: ${code ?? 1006} ${reason ?? ''}`, code, wait, final: code === 1008 || code >= 4000 });
+      throw failure({ message: ['closed:', code, reason].join(' '), code, wait, final: code === 1008 || code >= 4000 });
     },
 
     sse: async link => {
@@ -335,10 +337,14 @@ class Tidings extends EventTarget {
   };
 
   async #ask(names, query, { signal, headers, ...more } = {}) {
+    this.#token ??= await this.#renew?.();
     if (this.#token) headers = { ...headers, Authorization: `Bearer ${this.#token}` };
     const answer = await fetch(this.#url(names, query), { signal, headers, ...more });
-    if (answer.ok) return answer;
-    const { status } = answer;
+    const { status, ok } = answer;
+    if (ok) {
+      this.#isRenewed = false;
+      return answer;
+    }
     const { error } = await answer.json().catch(() => ({}));
     const wait = 1000 * answer.headers.get('Retry-After') || undefined;
     throw failure({ message: `HTTP ${status}`, status, ...error, wait, final: error?.code && /^4(?!08|29)/.test(status) });
@@ -349,7 +355,7 @@ class Tidings extends EventTarget {
     return `${this.#base}channels/${path(names)}?${new URLSearchParams(JSON.parse(JSON.stringify(query)))}`;
   }
 
-  // Whether a new token may help: once, until a link is up.
+  // Whether a new token may help: once, until something is granted.
   #renews({ code }) {
     if (!this.#renew || this.#isRenewed || ![1008, 'token_required', 'token_wrong'].includes(code)) return;
     this.#token = undefined;

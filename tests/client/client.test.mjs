@@ -475,6 +475,25 @@ test('channels come and go by a command, or by a new link after the cursor', asy
   assert.deepEqual(only('message'), ['m3']);
 });
 
+test('a client that only publishes asks for its token, and again when it is outdated', async () => {
+  const tokens = ['old', 'new'];
+  const { client } = open({ channels: [], token: () => tokens.shift() });
+  const answer = client.publish('a', 'x');
+  await settle();
+  assert.equal(asked[0].init.headers.Authorization, 'Bearer old');
+  asked[0].answer({ error: { status: 403, code: 'token_wrong', message: 'no' } }, { status: 403 });
+  await settle();
+  await pass(1000);
+  assert.equal(asked[1].init.headers.Authorization, 'Bearer new');
+  asked[1].answer({ id: '7-1', channel: 'a', subscribers: 0 });
+  assert.equal((await answer).id, '7-1');
+  const late = client.publish('a', 'x');
+  await settle();
+  client.close();
+  await assert.rejects(late, { name: 'AbortError' });
+  await assert.rejects(client.publish('a', 'x'), { name: 'AbortError' });
+});
+
 test('without channels it is idle, and publishes all the same', async () => {
   const { client } = open({ channels: [] });
   await pass(60_000);
