@@ -478,6 +478,53 @@ fn pages_are_strict() {
     }
 }
 
+/// protocol: `GET /` | the playground
+#[test]
+fn the_playground_reads_by_each_transport() {
+    let server = TestServer::start();
+    let page = server.get("/");
+    assert!(page.text().contains("import { connect } from '/tidings.js';"));
+    for transport in ["websocket", "sse", "poll"] {
+        assert!(page.text().contains(&format!("{transport}: '")), "{transport}");
+    }
+    let policy = page.header("Content-Security-Policy").expect("a policy");
+    assert!(policy.contains("script-src 'self' 'sha256-"), "the client, and the page's own script: {policy}");
+}
+
+/// protocol: `GET /tidings.js` | the browser client, one ES module, with a strong `ETag`: `If-None-Match` with it is answered 304
+#[test]
+fn the_browser_client_is_loaded_once() {
+    let server = TestServer::start();
+    let client = server.get("/tidings.js");
+    assert_eq!(client.status, 200);
+    assert_eq!(client.header("Content-Type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(client.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(client.header("Cache-Control"), Some("no-cache"), "kept, and asked about each time");
+    assert!(client.text().contains("export const connect"));
+    assert!(!client.text().contains("http://") && !client.text().contains("https://"));
+    let etag = client.header("ETag").expect("an ETag").to_owned();
+    assert!(etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'), "strong: {etag}");
+    let head = server.request("HEAD", "/tidings.js").send();
+    assert_eq!((head.status, head.header("ETag"), head.text()), (200, Some(&*etag), ""));
+
+    for (tags, status) in [
+        (etag.clone(), 304),
+        (format!("W/{etag}"), 304),
+        (format!("\"other\", {etag}"), 304),
+        (format!("\"a,b\" ,{etag},\"c\""), 304),
+        ("*".to_owned(), 304),
+        ("\"other\"".to_owned(), 200),
+        (etag.replace('"', ""), 200),
+        (String::new(), 200),
+    ] {
+        let answer = server.request("GET", "/tidings.js").header("If-None-Match", &tags).send();
+        assert_eq!(answer.status, status, "{tags}");
+        assert_eq!(answer.header("ETag"), Some(&*etag), "{tags}");
+        assert_eq!(answer.text().is_empty(), status == 304, "{tags}");
+        assert_eq!(answer.header("Cache-Control"), Some("no-cache"), "{tags}");
+    }
+}
+
 /// RFC 9110 5.6.7: `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`.
 fn unix_seconds(date: &str) -> u64 {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];

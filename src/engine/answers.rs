@@ -22,6 +22,8 @@ pub(super) struct Reply {
     pub http_10: bool,
     /// HEAD: the head alone.
     pub head_only: bool,
+    /// The same for everybody until the program changes: it may be kept, and asked about again.
+    pub may_be_kept: bool,
     /// The answer depends on `Accept`.
     pub negotiated: bool,
     /// The listed origin whose page reads the answer.
@@ -52,6 +54,7 @@ impl Engine {
             keep_alive: head.keep_alive && self.leaving.is_none(),
             http_10: head.version == Version::Http10,
             head_only: head.method == Method::Head,
+            may_be_kept: false,
             negotiated: matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/channels/"),
             origin: route::cors_origin(head, self.policy(index)).map(Box::from),
         }
@@ -290,6 +293,7 @@ impl Engine {
             keep_alive: connection.flags.has(Flags::KEEP_ALIVE),
             http_10: connection.flags.has(Flags::HTTP_10),
             head_only: false,
+            may_be_kept: false,
             negotiated: true,
             origin: connection.cold.as_ref().and_then(|cold| cold.origin.clone()),
         }
@@ -297,7 +301,8 @@ impl Engine {
 }
 
 fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
-    http::header(out, "Cache-Control", b"no-store");
+    // RFC 9111 5.2.2.4: with `no-cache` it is kept, but asked about each time.
+    http::header(out, "Cache-Control", if reply.may_be_kept { b"no-cache" } else { b"no-store" });
     http::header(out, "X-Content-Type-Options", b"nosniff");
     vary_and_cors(out, reply, lists_origins);
     match (reply.keep_alive, reply.http_10) {

@@ -168,6 +168,7 @@ impl Engine {
             }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
+            Action::Client => self.answer_script(index, reply, head, &pages::CLIENT),
             Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
             Action::Delete { channel } => {
                 self.hub.delete(&channel);
@@ -191,7 +192,7 @@ impl Engine {
                 self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
             }
             Action::Metrics => self.scrape(index, reply),
-            Action::Client | Action::App => self.answer_app(index, reply, head, body)?,
+            Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
     }
@@ -247,6 +248,15 @@ impl Engine {
             http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
             http::header(out, "Referrer-Policy", b"no-referrer");
         });
+    }
+
+    /// What a browser has already it need not load again, but it asks each time.
+    fn answer_script(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, script: &pages::Script) {
+        let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
+        let content = Content { media_type: script.media_type, body: script.body };
+        let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
+        let reply = Reply { may_be_kept: true, ..reply.clone() };
+        self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
     }
 
     fn answer_app(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, body: &[u8]) -> Result<(), Refusal> {
@@ -349,6 +359,13 @@ impl Engine {
             self.set_deadline(index, self.config.idle_timeout);
         }
     }
+}
+
+/// RFC 9110 13.1.2: `If-None-Match = "*" / #entity-tag`, and "a recipient MUST use the weak
+/// comparison function". A comma within a tag makes no tag of ours: no tag has a quote inside.
+fn names_etag(tags: &[u8], etag: &str) -> bool {
+    let mut tags = tags.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    tags.any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }
 
 /// 413, in numbers.
