@@ -43,6 +43,11 @@ impl Engine {
                 return Progress::Consumed(total);
             }
         };
+        if self.connections[index].flags.has(Flags::OVER) {
+            let (Inbound::Head(head) | Inbound::Request(head, _)) = &inbound;
+            self.turn_away(index, head);
+            return Progress::Consumed(total);
+        }
         let (head, body) = match inbound {
             Inbound::Request(head, body) => (head, body),
             Inbound::Head(head) => {
@@ -53,14 +58,6 @@ impl Engine {
                 return self.act_on_head(index, reader, &head, total);
             }
         };
-        if self.connections[index].flags.has(Flags::OVER) {
-            // By the whole head: an SSE client is asked to come back.
-            let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
-            self.refuse_request(index, &reply, &head, &self.over_refusal(index));
-            self.connections[index].reason = CloseReason::TooMany;
-            self.count_request(index);
-            return Progress::Consumed(total);
-        }
         self.connections[index].flags.clear(Flags::FIRST);
         self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
@@ -92,7 +89,6 @@ impl Engine {
     /// A head whose body is still to come: refuse it now, or let it come.
     fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
-            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
@@ -287,6 +283,14 @@ impl Engine {
                 format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),
             ),
         }
+    }
+
+    /// Tells who came over a limit. Its whole head is read for that: an SSE client is asked to come back.
+    fn turn_away(&mut self, index: u32, head: &RequestHead<'_>) {
+        let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
+        self.refuse_request(index, &reply, head, &self.over_refusal(index));
+        self.connections[index].reason = CloseReason::TooMany;
+        self.count_request(index);
     }
 
     fn over_refusal(&self, index: u32) -> Refusal {
