@@ -260,9 +260,8 @@ impl Engine {
         self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
-                let is_token =
-                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-                if is_token && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                let is_name = !name.is_empty() && name.bytes().all(http::is_token_byte);
+                if is_name && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
                     http::header(out, name, value.as_bytes());
                 }
             }

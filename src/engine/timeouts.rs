@@ -2,7 +2,7 @@
 //!
 //! | state | at the deadline |
 //! | --- | --- |
-//! | any, blocked | the reader has stalled for the whole `stall_timeout`: close |
+//! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
 //! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
