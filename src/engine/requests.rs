@@ -11,7 +11,6 @@ use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
-use crate::metrics::Limit;
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
@@ -315,10 +314,14 @@ impl Engine {
             // Answers keep the order of the requests; the commit that answers those comes this turn.
             State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
-            _ => {
-                self.note_limit(Limit::IntakeBytesMax);
-                self.kill(index, CloseReason::Finished);
+            // What stands behind a held poll is too much: it is the one who can be told.
+            State::Held => {
+                let reply = Reply { keep_alive: false, ..self.held_reply(index) };
+                self.refuse(index, &reply, &Refusal::new(Code::Busy, message));
             }
+            State::Closing => self.end_closing(index),
+            // They hold nothing.
+            State::Stream | State::Finishing | State::Lingering | State::Dead => {}
         }
     }
 
