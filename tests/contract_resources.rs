@@ -226,6 +226,18 @@ fn every_cause_has_its_code() {
     }
 }
 
+/// protocol: Errors are JSON:
+#[test]
+fn the_contract_names_every_code() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md")).expect("the contract");
+    let (_, list) = page.split_once("one stable code per cause:").expect("the list of codes");
+    let (list, _) = list.split_once(". From one address").expect("its end");
+    let named: Vec<&str> = list.split(|c: char| !c.is_ascii_lowercase() && c != '_').collect();
+    for code in tidings::Code::ALL {
+        assert!(named.contains(&code.name()), "{}", code.name());
+    }
+}
+
 /// protocol: method_not_allowed (with `Allow`), upgrade_required
 #[test]
 fn an_error_says_in_header_fields_what_machines_need() {
@@ -330,7 +342,7 @@ fn unfinished_requests_share_a_budget() {
     assert_eq!(server.post("/channels/a", vec![b'x'; 60 * 1024]).status, 200);
 }
 
-/// protocol: and what else proves needed.
+/// protocol: request_timeout (408), expectation_failed (417), version_not_supported (505)
 #[test]
 fn what_breaks_http_is_refused_and_ends_the_connection() {
     let server = TestServer::start_with(|config| config.head_timeout = Duration::from_millis(100));

@@ -167,6 +167,23 @@ fn a_body_is_judged_when_it_is_whole() {
     assert_eq!(server.turns.engine().stats().head, 0);
 }
 
+/// A command that waits for the log when its connection is closed is let go of, and its bytes with it:
+/// they were counted in `intake-bytes-max` for ever, until every sender was told `busy`.
+#[test]
+fn a_command_that_waits_goes_with_its_connection() {
+    let mut server = Server::start("publish p");
+    let wire = server.send(&clients::upgrade("a", "?token=p", Some("tidings.v1")));
+    server.receive(wire);
+    // In one read: the second may not overtake the first, which the log decides on at the turn's end.
+    let commands = [&b"publish a\nfirst"[..], b"subscribe b"];
+    let frames = commands.map(|command| clients::client_frame(clients::TEXT, command)).concat();
+    server.turns.os().send(wire, &frames);
+    server.set_tokens("publish q");
+    let answer = server.receive(wire);
+    assert!(answer.starts_with(b"\x88") && answer[2..4] == 1008u16.to_be_bytes(), "{}", answer.escape_ascii());
+    assert_eq!(server.turns.engine().stats().intake_bytes, 0);
+}
+
 /// An index names one connection after the other: nobody inherits a token.
 #[test]
 fn the_next_connection_of_an_index_does_not_inherit_its_token() {

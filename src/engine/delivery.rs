@@ -433,6 +433,8 @@ impl Engine {
         let delivery = &mut self.delivery;
         let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
             delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
+            // Compressed, many large messages fit into a batch: it ends where the turn's share does.
+            !delivery.compression.is_spent()
         };
         let output = if connection.pending == MANY {
             let messages = self.hub.merged_after(index);
@@ -556,7 +558,7 @@ impl Batch {
         hub: &Hub,
         channel: ChannelKey,
         cursor: u64,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
     ) {
         self.fill(hub, hub.following(channel, cursor), write);
         self.serve_from(hub, channel, cursor);
@@ -573,23 +575,25 @@ impl Batch {
         }
     }
 
+    /// Takes messages for as long as there is room and `write` wants another.
     fn fill(
         &mut self,
         hub: &Hub,
         messages: impl Iterator<Item = MessageKey>,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
     ) {
         self.bytes.clear();
         self.ends.clear();
         self.valid = false;
         self.complete = true;
+        let mut wants_more = true;
         for message in messages {
             let before = self.bytes.len();
-            if before >= BATCH_BYTES {
+            if before >= BATCH_BYTES || !wants_more {
                 self.complete = false;
                 break;
             }
-            write(&hub.message(message), &mut self.bytes);
+            wants_more = write(&hub.message(message), &mut self.bytes);
             if self.bytes.len() > BATCH_BYTES && before > 0 {
                 self.bytes.truncate(before);
                 self.complete = false;

@@ -11,7 +11,6 @@ use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
-use crate::metrics::Limit;
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
@@ -43,6 +42,11 @@ impl Engine {
                 return Progress::Consumed(total);
             }
         };
+        if self.connections[index].flags.has(Flags::OVER) {
+            let (Inbound::Head(head) | Inbound::Request(head, _)) = &inbound;
+            self.turn_away(index, head);
+            return Progress::Consumed(total);
+        }
         let (head, body) = match inbound {
             Inbound::Request(head, body) => (head, body),
             Inbound::Head(head) => {
@@ -53,14 +57,6 @@ impl Engine {
                 return self.act_on_head(index, reader, &head, total);
             }
         };
-        if self.connections[index].flags.has(Flags::OVER) {
-            // By the whole head: an SSE client is asked to come back.
-            let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
-            self.refuse_request(index, &reply, &head, &self.over_refusal(index));
-            self.connections[index].reason = CloseReason::TooMany;
-            self.count_request(index);
-            return Progress::Consumed(total);
-        }
         self.connections[index].flags.clear(Flags::FIRST);
         self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
@@ -92,7 +88,6 @@ impl Engine {
     /// A head whose body is still to come: refuse it now, or let it come.
     fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
-            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
@@ -274,9 +269,8 @@ impl Engine {
         self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
-                let is_token =
-                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-                if is_token && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                let is_name = !name.is_empty() && name.bytes().all(http::is_token_byte);
+                if is_name && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
                     http::header(out, name, value.as_bytes());
                 }
             }
@@ -297,6 +291,14 @@ impl Engine {
                 format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),
             ),
         }
+    }
+
+    /// Tells who came over a limit. Its whole head is read for that: an SSE client is asked to come back.
+    fn turn_away(&mut self, index: u32, head: &RequestHead<'_>) {
+        let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
+        self.refuse_request(index, &reply, head, &self.over_refusal(index));
+        self.connections[index].reason = CloseReason::TooMany;
+        self.count_request(index);
     }
 
     fn over_refusal(&self, index: u32) -> Refusal {
@@ -322,10 +324,14 @@ impl Engine {
             // Answers keep the order of the requests; the commit that answers those comes this turn.
             State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
-            _ => {
-                self.note_limit(Limit::IntakeBytesMax);
-                self.kill(index, CloseReason::Finished);
+            // What stands behind a held poll is too much: it is the one who can be told.
+            State::Held => {
+                let reply = Reply { keep_alive: false, ..self.held_reply(index) };
+                self.refuse(index, &reply, &Refusal::new(Code::Busy, message));
             }
+            State::Closing => self.end_closing(index),
+            // They hold nothing.
+            State::Stream | State::Finishing | State::Lingering | State::Dead => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | state | at the deadline |
 //! | --- | --- |
-//! | any, blocked | the reader has stalled for the whole `stall_timeout`: close |
+//! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
 //! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
@@ -39,10 +39,14 @@ impl Engine {
         if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
             // The deadline may have been set for something else since.
             let stalled = connection.wrote + ticks(self.config.stall_timeout);
-            if self.tick < stalled && !matches!(connection.state, State::Closing | State::Finishing) {
-                return self.deadlines.set(index, stalled);
+            if self.tick >= stalled {
+                return self.kill(index, CloseReason::Stalled);
             }
-            return self.kill(index, CloseReason::Stalled);
+            if matches!(connection.state, State::Closing | State::Finishing) {
+                let reason = connection.reason;
+                return self.kill(index, reason);
+            }
+            return self.deadlines.set(index, stalled);
         }
         match connection.state {
             State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {

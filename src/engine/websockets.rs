@@ -233,6 +233,7 @@ impl Engine {
         }
     }
 
+    /// What waits, if anything; its bytes are not counted any more.
     fn take_deferred(&mut self, index: u32) -> Option<Deferred> {
         let deferred = self.connections[index].cold.as_mut().and_then(|cold| cold.deferred.take());
         if let Some(Deferred::Command(frame, _)) = &deferred {
@@ -476,6 +477,7 @@ impl Engine {
     /// The peer has answered our close frame, or is not waited for any longer.
     pub(super) fn end_closing(&mut self, index: u32) {
         self.connections[index].state = State::Finishing;
+        self.drop_input(index);
         self.set_deadline(index, self.config.close_timeout);
         self.finish_if_written(index);
     }
