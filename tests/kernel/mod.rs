@@ -371,8 +371,14 @@ impl Kernel {
         self.listener_edge = None;
     }
 
-    /// What was to happen in the middle of a wait happens.
-    pub fn happens_now(&mut self) {
+    /// Faults end, and what was to happen has happened.
+    pub fn is_well_again(&mut self) {
+        self.faults.stop();
+        self.descriptors_gone_until_ms = 0;
+        self.happens_now();
+    }
+
+    fn happens_now(&mut self) {
         self.in_wait.drain(..).for_each(|happens| happens());
     }
 
