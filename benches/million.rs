@@ -139,9 +139,9 @@ fn publish(channel: usize) -> Vec<u8> {
 }
 
 fn measure(count: usize) {
-    let config = Config { connections_max: count + 10, ..Config::default() };
-    let mut server =
-        EventLoop::new(Sockets::default(), config, Parts::default()).expect("the default names are names");
+    let mut config = Config::default();
+    config.connections_max = count + 10;
+    let mut server = EventLoop::new(Sockets::default(), config, Parts::default()).expect("the default names are names");
     let before = resident_bytes();
     let began = Instant::now();
     for nth in 0..count {

@@ -27,7 +27,9 @@ fn seeds() {
             *coverage.entry(what).or_default() += times;
         }
     }
-    println!("{seeds} seeds: {coverage:#?}");
+    for (what, times) in &coverage {
+        println!("{times:>9}  {what}");
+    }
     if seeds >= SEEDS {
         must_cover(&coverage);
     }
@@ -48,16 +50,33 @@ fn must_cover(coverage: &Coverage) {
     }
     expected.extend(
         [
+            "a stranger came",
+            "a thread found the queue full",
+            "channels full",
+            "client half-closed in the middle of a request",
+            "client reset in the middle of a request",
+            "closed 1008",
             "gap unknown by Sse",
             "gap unknown by Poll",
             "closed 4008",
             "closed by the client",
             "deleted",
+            "herd",
+            "left halfway",
+            "publish refused: draining",
+            "published by a thread",
+            "published to a passing channel",
+            "refused: channels_full",
+            "refused: draining",
+            "refused: token_wrong",
+            "refused: too_many_connections",
             "replayed",
             "restarted",
             "resumed",
             "set changed",
             "set widened",
+            "tokens: one added",
+            "tokens: one replaced",
             "transport switched with its cursor",
         ]
         .map(String::from),

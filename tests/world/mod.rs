@@ -79,7 +79,10 @@ struct Observer {
 impl Observer {
     fn connect(kernel: &mut Kernel) -> Observer {
         let wire = kernel.connect_reliably();
-        kernel.send(wire, &clients::upgrade(&CHANNELS.join(","), &format!("?after=earliest&token={KEEPER}"), Some("tidings.v1")));
+        kernel.send(
+            wire,
+            &clients::upgrade(&CHANNELS.join(","), &format!("?after=earliest&token={KEEPER}"), Some("tidings.v1")),
+        );
         Observer {
             wire,
             reader: Reader::new(Transport::WebSocket, Format::Json),

@@ -94,6 +94,7 @@ impl Model {
         let life = self.lives.entry(id.epoch).or_default();
         while life.may_skip && id.seq > life.head() + 1 {
             let known = self.passed.remove(&Place { epoch: id.epoch, seq: life.head() + 1 });
+            let known = known.inspect(|tag| drop(self.in_flight.remove(tag)));
             life.messages.push(known.map(|tag| (tag.clone(), self.sent[&tag].clone())));
         }
         if id.seq != life.head() + 1 {
@@ -112,7 +113,6 @@ impl Model {
 
     /// A message of a channel that the observer does not read was accepted with this number.
     pub fn passed(&mut self, id: Place, tag: String) -> Result<()> {
-        self.in_flight.remove(&tag);
         let life = self.lives.entry(id.epoch).or_default();
         if life.numbers.insert(tag.clone(), id.seq).is_some() || id.seq <= life.head() {
             return Err(format!("{tag} was accepted as {id}, and that is taken"));
@@ -127,6 +127,7 @@ impl Model {
         let life = self.lives.entry(epoch).or_default();
         while let Some(tag) = self.passed.remove(&Place { epoch, seq: life.head() + 1 }) {
             let sent = self.sent[&tag].clone();
+            self.in_flight.remove(&tag);
             life.messages.push(Some((tag, sent)));
         }
     }
