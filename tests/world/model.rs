@@ -94,7 +94,9 @@ impl Model {
         let life = self.lives.entry(id.epoch).or_default();
         while life.may_skip && id.seq > life.head() + 1 {
             let known = self.passed.remove(&Place { epoch: id.epoch, seq: life.head() + 1 });
-            let known = known.inspect(|tag| drop(self.in_flight.remove(tag)));
+            if let Some(tag) = &known {
+                self.in_flight.remove(tag);
+            }
             life.messages.push(known.map(|tag| (tag.clone(), self.sent[&tag].clone())));
         }
         if id.seq != life.head() + 1 {
