@@ -16,6 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings::internals::{Event, Now, Os, Process};
@@ -34,13 +36,17 @@ pub enum Ending {
 }
 
 macro_rules! faults {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)* ; $($(#[doc = $rare:literal])* $hard:ident,)*) => {
         /// What may go wrong.
         #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-        pub enum Fault { $($(#[doc = $doc])* $name,)* }
+        pub enum Fault { $($(#[doc = $doc])* $name,)* $($(#[doc = $rare])* $hard,)* }
 
         impl Fault {
-            pub const ALL: &'static [Fault] = &[$(Fault::$name,)*];
+            /// What every kernel does on some day.
+            pub const COMMON: &'static [Fault] = &[$(Fault::$name,)*];
+            /// What it does on its worst: only some seeds meet it.
+            pub const HARD: &'static [Fault] = &[$(Fault::$hard,)*];
+            pub const ALL: &'static [Fault] = &[$(Fault::$name,)* $(Fault::$hard,)*];
         }
     };
 }
@@ -75,6 +81,21 @@ faults! {
     AcceptWouldBlock,
     /// The wall clock leaps, either way.
     WallLeap,
+    ;
+    /// A read fails with an errno of recv(2), and the connection is gone.
+    ReadError,
+    /// A write fails with one of send(2), and the connection is gone.
+    WriteError,
+    /// EINTR: a read or a write that did nothing, and may be tried again.
+    Interrupted,
+    /// Accept fails with any errno of accept(2), and takes the waiting connection with it.
+    AcceptError,
+    /// For a while there is no descriptor or no memory: so says each accept, also with nobody waiting.
+    DescriptorsGone,
+    /// The process stands still, as in a debugger or a machine that is moved: no clock of it does.
+    Pause,
+    /// Another thread's command comes in the middle of a wait. (The test puts one into `in_wait`.)
+    WokenInWait,
 }
 
 /// Odds and counts of every fault.
@@ -96,13 +117,23 @@ impl Faults {
     /// meets fewer states than one in which a few things fail a lot.
     pub fn drawn(rng: &mut Rng) -> Faults {
         let mut faults = Faults::none();
-        for odds in &mut faults.odds {
-            *odds = rng.pick(&[0, 0, 100, 20, 5]);
+        for fault in Fault::COMMON {
+            faults.odds[*fault as usize] = rng.pick(&[0, 0, 100, 20, 5]);
         }
         // A kernel that resets often leaves nothing to see.
         let resets = &mut faults.odds[Fault::Reset as usize];
         *resets *= 20;
         faults
+    }
+
+    /// The hard ones too.
+    pub fn harden(&mut self, rng: &mut Rng) {
+        for fault in Fault::HARD {
+            self.odds[*fault as usize] = rng.pick(&[0, 300, 100, 30]);
+        }
+        for ends in [Fault::ReadError, Fault::WriteError] {
+            self.odds[ends as usize] *= 10;
+        }
     }
 
     /// From now on nothing fails.
@@ -129,6 +160,10 @@ pub struct Kernel {
     pub descriptors: usize,
     /// Whether one is held in reserve for who is to be refused.
     pub has_reserve: bool,
+    /// What another thread does while the loop waits, and whether it then wakes the loop.
+    pub in_wait: VecDeque<Box<dyn FnOnce()>>,
+    pub woken: Arc<AtomicBool>,
+    descriptors_gone_until_ms: u64,
     accepts: u64,
     waits: u64,
     now_ms: u64,
@@ -198,6 +233,9 @@ impl Kernel {
             accept_errors: VecDeque::new(),
             descriptors: usize::MAX,
             has_reserve: false,
+            in_wait: VecDeque::new(),
+            woken: Arc::default(),
+            descriptors_gone_until_ms: 0,
             accepts: 0,
             waits: 0,
             now_ms: 1,
@@ -331,6 +369,17 @@ impl Kernel {
         self.closed.clear();
         self.listening = true;
         self.listener_edge = None;
+    }
+
+    /// Faults end, and what was to happen has happened.
+    pub fn is_well_again(&mut self) {
+        self.faults.stop();
+        self.descriptors_gone_until_ms = 0;
+        self.happens_now();
+    }
+
+    fn happens_now(&mut self) {
+        self.in_wait.drain(..).for_each(|happens| happens());
     }
 
     /// Milliseconds since the start, and then some: the engine's monotonic clock.
@@ -497,6 +546,35 @@ impl Kernel {
     }
 }
 
+/// Twice the ping interval of the simulation is longer than this and what a turn waits at most: who
+/// answers each ping at once is never taken for silent.
+const PAUSE_MS_MAX: u64 = 1500;
+/// Errnos of Linux that recv(2), send(2) and accept(2) list, but those with a meaning of their own.
+const READ_ERRNOS: &[i32] = &[EIO, ENOMEM, ENOTCONN, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH];
+const WRITE_ERRNOS: &[i32] = &[EPIPE, EIO, ENOMEM, ECONNRESET, ENOTCONN, ETIMEDOUT, EHOSTUNREACH];
+const ACCEPT_ERRNOS: &[i32] =
+    &[EINTR, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH];
+/// The system has no descriptor or no memory for another connection, which goes on waiting.
+const EXHAUSTION_ERRNOS: &[i32] = &[EMFILE, ENFILE, ENOMEM, ENOBUFS];
+const EPERM: i32 = 1;
+const EINTR: i32 = 4;
+const EIO: i32 = 5;
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EPIPE: i32 = 32;
+const ENONET: i32 = 64;
+const EPROTO: i32 = 71;
+const ENOPROTOOPT: i32 = 92;
+const EOPNOTSUPP: i32 = 95;
+const ENETDOWN: i32 = 100;
+const ENETUNREACH: i32 = 101;
+const ECONNRESET: i32 = 104;
+const ENOBUFS: i32 = 105;
+const ENOTCONN: i32 = 107;
+const ETIMEDOUT: i32 = 110;
+const ECONNREFUSED: i32 = 111;
+const EHOSTDOWN: i32 = 112;
+const EHOSTUNREACH: i32 = 113;
 const TRACE_LINES_MAX: usize = 400;
 const EMFILE: i32 = 24;
 
@@ -522,7 +600,18 @@ impl Os for Kernel {
         if self.strikes(None, Fault::WallLeap) {
             self.wall_leap_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
         }
-        let timeout_ms = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000) as u64);
+        let mut timeout_ms = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000) as u64);
+        if !self.in_wait.is_empty() && self.strikes(None, Fault::WokenInWait) {
+            self.happens_now();
+        }
+        // eventfd(2): a wake is told once, now or at the next wait.
+        if self.woken.swap(false, Ordering::Relaxed) {
+            timeout_ms = Some(0);
+            events.push(Event::Wake);
+        }
+        if timeout_ms != Some(0) && self.strikes(None, Fault::Pause) {
+            self.now_ms += 1 + self.rng.below(PAUSE_MS_MAX);
+        }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
             (Some(end), None) => end,
@@ -580,7 +669,9 @@ impl Os for Kernel {
         if !self.has_reserve {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        let wire = self.backlog.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        // What is told no fault would strike is not turned away either.
+        let stands = self.backlog.iter().position(|wire| !self.connections[wire.0].reliable);
+        let wire = stands.and_then(|stands| self.backlog.remove(stands)).ok_or(io::ErrorKind::WouldBlock)?;
         self.idle_waits = 0;
         let connection = &mut self.connections[wire.0];
         connection.down.bytes.extend(answer);
@@ -648,6 +739,13 @@ impl Kernel {
         if self.open.len() >= self.descriptors {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
+        if self.strikes(self.backlog.front().copied(), Fault::DescriptorsGone) {
+            self.descriptors_gone_until_ms = self.later() + 300;
+        }
+        let is_reliable = self.backlog.front().is_some_and(|wire| self.connections[wire.0].reliable);
+        if self.now_ms < self.descriptors_gone_until_ms && !is_reliable {
+            return Err(io::Error::from_raw_os_error(self.rng.pick(EXHAUSTION_ERRNOS)));
+        }
         let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
             self.listener_edge = Some(self.later());
@@ -666,6 +764,11 @@ impl Kernel {
             self.reset(wire);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
+        if self.strikes(Some(wire), Fault::AcceptError) {
+            self.connections[wire.0].server_gone = true;
+            self.reset(wire);
+            return Err(io::Error::from_raw_os_error(self.rng.pick(ACCEPT_ERRNOS)));
+        }
         self.open.insert(index, wire);
         let now_ms = self.now_ms;
         let connection = &mut self.connections[wire.0];
@@ -680,7 +783,7 @@ impl Kernel {
 
     fn read_wire(&mut self, wire: Wire, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a read into an empty buffer cannot tell the end");
-        self.may_die(wire)?;
+        self.may_die(wire, Fault::ReadError, READ_ERRNOS)?;
         let there = self.connections[wire.0].up.bytes.len();
         if there == 0 && !self.connections[wire.0].up.ended {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -707,7 +810,7 @@ impl Kernel {
 
     fn write_wire(&mut self, wire: Wire, bytes: &[u8]) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a write of nothing");
-        self.may_die(wire)?;
+        self.may_die(wire, Fault::WriteError, WRITE_ERRNOS)?;
         let connection = &mut self.connections[wire.0];
         assert!(!connection.down.ended, "a write after shutdown_write");
         connection.writes += 1;
@@ -738,7 +841,14 @@ impl Kernel {
         Ok(taken)
     }
 
-    fn may_die(&mut self, wire: Wire) -> io::Result<()> {
+    fn may_die(&mut self, wire: Wire, fault: Fault, errnos: &[i32]) -> io::Result<()> {
+        if self.strikes(Some(wire), Fault::Interrupted) {
+            return Err(io::Error::from_raw_os_error(EINTR));
+        }
+        if !self.connections[wire.0].reset && self.strikes(Some(wire), fault) {
+            self.reset(wire);
+            return Err(io::Error::from_raw_os_error(self.rng.pick(errnos)));
+        }
         if self.strikes(Some(wire), Fault::Reset) {
             self.reset(wire);
         }

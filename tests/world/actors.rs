@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::clients::{self, Format, Head, Heard, Offer, Part, Place, Reader, Responses, Result, Transport};
+use crate::clients::{self, Format, Head, Heard, Message, Offer, Part, Place, Reader, Responses, Result, Transport};
 use crate::kernel::{Kernel, Rng, Wire};
 
 use super::model::{After, Chain, Model, Sent};
+use super::others::PASSING;
 
 /// The channels of the simulation; the observer hears them all.
 pub const CHANNELS: [&str; 5] = ["a", "b", "c", "news.eu", "x:y~z@1-2_3"];
@@ -28,6 +29,47 @@ pub struct Surroundings<'a> {
     pub rng: &'a mut Rng,
     pub coverage: &'a mut Coverage,
     pub calm: bool,
+    pub trials: &'a mut Trials,
+}
+
+/// What some worlds have beside the common: each with its own randomness.
+#[derive(Debug, Default)]
+pub struct Trials {
+    /// Only here may a well-formed request be refused, for want of a descriptor or of a channel.
+    pub hard: Option<Rng>,
+    /// Clients are to show this.
+    pub token: Option<String>,
+    /// Since this place in the log the token is good for nothing.
+    pub revoked: BTreeMap<String, Place>,
+    /// A server has left; what it said last may be read much later.
+    pub leaving: bool,
+}
+
+impl Trials {
+    /// True if a request may be refused so, through no fault of the client.
+    fn excuses(&self, status: u16, code: &str) -> bool {
+        match (status, code) {
+            (408, _) => true,
+            (503, "draining") => self.leaving,
+            (503, "too_many_connections" | "channels_full") => self.hard.is_some(),
+            (403, "token_wrong") => !self.revoked.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The same of a command, whose answer is told by its code.
+    fn excuses_command(&self, code: &str) -> bool {
+        self.excuses(503, code) || self.excuses(403, code)
+    }
+}
+
+/// A query that shows this token.
+fn shown(query: String, token: Option<&String>) -> String {
+    match token {
+        None => query,
+        Some(token) if query.is_empty() => format!("?token={token}"),
+        Some(token) => format!("{query}&token={token}"),
+    }
 }
 
 /// A wire and the bytes that wait for room on it.
@@ -136,10 +178,11 @@ impl Publisher {
     fn connect(&mut self, world: &mut Surroundings<'_>) {
         let wire = world.kernel.connect();
         let offer = offer(&mut self.ways);
+        let token = shown(String::new(), world.trials.token.as_ref());
         let out = match self.how {
             Publishing::Post => Vec::new(),
-            Publishing::Commands => clients::upgrade_with("b", "", Some("tidings.v1"), offer),
-            Publishing::Frames => clients::upgrade_with("a", "", None, offer),
+            Publishing::Commands => clients::upgrade_with("b", &token, Some("tidings.v1"), offer),
+            Publishing::Frames => clients::upgrade_with("a", &token, None, offer),
         };
         self.line = Some(Line { wire, out });
         self.responses = Responses::default();
@@ -173,6 +216,7 @@ impl Publisher {
         let bytes = match self.how {
             Publishing::Post => {
                 let query = sent.event.as_ref().map_or(String::new(), |event| format!("?event={event}"));
+                let query = shown(query, world.trials.token.as_ref());
                 let mut lines = String::new();
                 if let Some(media_type) = &sent.media_type {
                     lines.push_str(&format!("Content-Type: {media_type}\r\n"));
@@ -263,7 +307,16 @@ impl Publisher {
                     match head.status {
                         200 => {}
                         408 => continue, // too slow; the end follows
-                        status => return Err(format!("a publish was refused: {:?}", clients::refusal(status, &body)?)),
+                        status => {
+                            let refusal = clients::refusal(status, &body)?;
+                            let Heard::Refused(_, code) = &refusal else { continue };
+                            if !world.trials.excuses(status, code) {
+                                return Err(format!("a publish was refused: {refusal:?}"));
+                            }
+                            // The connection as a whole was, if nothing had been asked.
+                            self.refused(code.clone(), world);
+                            continue;
+                        }
                     }
                     if head.header("Idempotent-Replayed").is_some() {
                         count(world.coverage, "replayed");
@@ -282,8 +335,18 @@ impl Publisher {
         for heard in self.reader.receive(bytes)? {
             match heard {
                 Heard::Published { id, channel, reference } => self.answered(id, &channel, reference, world)?,
+                Heard::CommandFailed { code, .. } if world.trials.excuses_command(&code) => {
+                    self.refused(code, world);
+                }
                 Heard::CommandFailed { code, .. } => return Err(format!("a publish failed: {code}")),
-                Heard::Refused(status, code) if status != 408 => return Err(format!("refused: {status} {code}")),
+                Heard::Refused(status, code) if !world.trials.excuses(status, &code) => {
+                    return Err(format!("refused: {status} {code}"));
+                }
+                // What it had sent behind its handshake is taken for a request.
+                Heard::Refused(403 | 503, _) => {
+                    self.cut(world);
+                    return Ok(());
+                }
                 Heard::Ping(payload) => {
                     if let Some(line) = &mut self.line {
                         line.out.extend(clients::client_frame(clients::PONG, &payload));
@@ -298,6 +361,15 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// The oldest publish without an answer was refused: it is nowhere, and may be repeated.
+    fn refused(&mut self, code: String, world: &mut Surroundings<'_>) {
+        count(world.coverage, format!("publish refused: {code}"));
+        let Some((tag, key)) = self.waiting.pop_front() else { return };
+        if let Some(key) = key {
+            self.again.push_back((tag, key));
+        }
     }
 
     fn answered(
@@ -349,8 +421,12 @@ pub struct Subscriber {
     reader: Reader,
     /// What it offers, if anything.
     ways: Option<Rng>,
+    /// The token of its last request.
+    token: Option<String>,
     /// Times the server ended a connection of this client while all was calm.
     pub ended_in_calm: u64,
+    /// Bytes it got while all was calm.
+    pub bytes_in_calm: usize,
 }
 
 impl Subscriber {
@@ -366,7 +442,9 @@ impl Subscriber {
             line: None,
             reader: Reader::new(transport, format),
             ways,
+            token: None,
             ended_in_calm: 0,
+            bytes_in_calm: 0,
         }
     }
 
@@ -392,10 +470,15 @@ impl Subscriber {
                 Pace::Stalled => 0,
             },
         );
+        self.bytes_in_calm += if world.calm { bytes.len() } else { 0 };
         let ended = world.kernel.ending(line.wire).is_some();
         let inflated = self.reader.inflated();
         for heard in self.reader.receive(&bytes)? {
             self.hears(heard, world)?;
+            // What it had sent behind a handshake that is refused is taken for a request.
+            if self.line.is_none() {
+                break;
+            }
         }
         if self.reader.inflated() > inflated {
             count(world.coverage, format!("heard compressed by {:?} {:?}", self.pace, self.format));
@@ -425,7 +508,10 @@ impl Subscriber {
         let name = self.name;
         world.kernel.note(|| format!("subscriber {name} hears {heard:?}"));
         match &heard {
-            Heard::Message(_) => count(world.coverage, format!("heard by {:?} {:?}", self.transport, self.format)),
+            Heard::Message(message) => {
+                self.may_hear(message, world)?;
+                count(world.coverage, format!("heard by {:?} {:?}", self.transport, self.format));
+            }
             Heard::Gap(gap) => count(world.coverage, format!("gap {} by {:?}", gap.reason, self.transport)),
             Heard::Subscribed { .. } => count(world.coverage, "set changed"),
             Heard::Ping(payload) => {
@@ -433,11 +519,16 @@ impl Subscriber {
                     line.out.extend(clients::client_frame(clients::PONG, payload));
                 }
             }
+            Heard::CommandFailed { code, .. } if world.trials.excuses_command(code) => {
+                count(world.coverage, format!("command refused: {code}"));
+            }
             Heard::CommandFailed { code, .. } => return Err(self.explain(format!("a command failed: {code}"))),
             // 408: it sent its request too slowly.
-            Heard::Refused(status, code) if *status != 408 => {
-                return Err(self.explain(format!("refused: {status} {code}")));
+            Heard::Refused(status, code) if world.trials.excuses(*status, code) => {
+                count(world.coverage, format!("refused: {code}"));
             }
+            Heard::Refused(status, code) => return Err(self.explain(format!("refused: {status} {code}"))),
+            Heard::Done(Some(1008)) if !world.trials.revoked.is_empty() => count(world.coverage, "closed 1008"),
             Heard::Done(Some(4008)) if self.format == Format::Raw => count(world.coverage, "closed 4008"),
             Heard::Done(Some(1000)) => count(world.coverage, "closed by the client"),
             _ => {}
@@ -456,12 +547,30 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Whoever reads by a token that is no longer good hears nothing of what comes after.
+    fn may_hear(&self, message: &Message, world: &Surroundings<'_>) -> Result<()> {
+        let since = self.token.as_ref().and_then(|token| world.trials.revoked.get(token));
+        match (since, message.id) {
+            (Some(since), Some(id)) if id.epoch == since.epoch && id.seq > since.seq => {
+                Err(self.explain(format!("heard {id}, and its token is good for nothing since {since}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn misbehave(&mut self, world: &mut Surroundings<'_>) {
         let Some(line) = &mut self.line else { return };
         if world.rng.one_in(50) {
+            let is_halfway = if line.out.is_empty() { "" } else { " in the middle of a request" };
             match world.rng.below(3) {
-                0 => world.kernel.reset(line.wire),
-                1 => world.kernel.half_close(line.wire),
+                0 => {
+                    count(world.coverage, format!("client reset{is_halfway}"));
+                    world.kernel.reset(line.wire);
+                }
+                1 => {
+                    count(world.coverage, format!("client half-closed{is_halfway}"));
+                    world.kernel.half_close(line.wire);
+                }
                 // Behind its close frame it goes on as before; nobody is to listen.
                 _ if self.transport == Transport::WebSocket => line.out.extend(clients::close_frame(1000)),
                 _ => {}
@@ -471,7 +580,12 @@ impl Subscriber {
             }
         } else if self.commands && world.rng.one_in(10) {
             let word = world.rng.pick(&["subscribe", "unsubscribe"]);
-            let channel = world.rng.pick(&CHANNELS);
+            let mut channel = world.rng.pick(&CHANNELS);
+            if let Some(rng) = world.trials.hard.as_mut().filter(|_| !world.calm)
+                && rng.one_in(4)
+            {
+                channel = rng.pick(&PASSING);
+            }
             line.out.extend(clients::client_frame(clients::TEXT, format!("{word} {channel}").as_bytes()));
         }
     }
@@ -482,7 +596,7 @@ impl Subscriber {
         }
     }
 
-    fn connect(&mut self, world: &mut Surroundings<'_>) {
+    pub fn connect(&mut self, world: &mut Surroundings<'_>) {
         if world.rng.one_in(3) {
             let before = (self.transport, self.format);
             (self.transport, self.format) = form(world.rng);
@@ -499,6 +613,13 @@ impl Subscriber {
     fn ask(&mut self, world: &mut Surroundings<'_>) {
         let rng = &mut *world.rng;
         let mut channels = self.chain.wanted().clone();
+        if let Some(hard) = &mut world.trials.hard {
+            // There may be no room for them for ever.
+            channels.retain(|channel| CHANNELS.contains(&channel.as_str()) || !world.calm && hard.one_in(2));
+            if !world.calm && !channels.is_empty() && hard.one_in(8) {
+                channels.insert(hard.pick(&PASSING).to_string());
+            }
+        }
         if channels.is_empty() {
             let wanted = rng.pick(&[1, 1, 2, 5]);
             while channels.len() < wanted {
@@ -518,6 +639,8 @@ impl Subscriber {
             _ => rng.pick(&[After::Now, After::Now, After::Earliest]),
         };
         let (query, lines) = self.start(&after, rng);
+        self.token = world.trials.token.clone();
+        let query = shown(query, self.token.as_ref());
         let set = in_any_order(&channels, rng);
         self.commands = false;
         let offer = if self.transport == Transport::WebSocket { offer(&mut self.ways) } else { None };

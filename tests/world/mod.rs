@@ -3,21 +3,27 @@
 //! `run(seed)` panics when anything that must be true is not. After every turn the engine checks
 //! its own invariants and the model judges what the clients heard. At the end faults stop, and
 //! within two heartbeats every living client must have everything.
+//!
+//! Three seeds of seven are hard (`Trials`): system calls fail with every errno of their manuals,
+//! other threads publish, strangers send garbage, tokens change, the server leaves halfway.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 pub mod actors;
 pub mod model;
+pub mod others;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings::internals::{Config, EventLoop, Parts};
+use tidings::internals::{Command, Config, EventLoop, Parts};
 
-use crate::clients::{self, Format, Heard, Reader, Result, Transport};
+use crate::clients::{self, Format, Heard, Place, Reader, Result, Transport};
 use crate::kernel::{Fault, Faults, Kernel, Rng, Wire};
 
-use actors::{CHANNELS, Coverage, Publisher, Subscriber, Surroundings, count};
+use actors::{CHANNELS, Coverage, Publisher, Subscriber, Surroundings, Trials, count};
 use model::{Model, Sent};
+use others::{KEEPER, Stranger, Thread};
 
 /// What a run did.
 #[derive(Debug, Default)]
@@ -52,6 +58,9 @@ struct World {
     observer: Observer,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
+    threads: Vec<Thread>,
+    strangers: Vec<Stranger>,
+    trials: Trials,
     coverage: Coverage,
 }
 
@@ -70,7 +79,10 @@ struct Observer {
 impl Observer {
     fn connect(kernel: &mut Kernel) -> Observer {
         let wire = kernel.connect_reliably();
-        kernel.send(wire, &clients::upgrade(&CHANNELS.join(","), "?after=earliest", Some("tidings.v1")));
+        kernel.send(
+            wire,
+            &clients::upgrade(&CHANNELS.join(","), &format!("?after=earliest&token={KEEPER}"), Some("tidings.v1")),
+        );
         Observer {
             wire,
             reader: Reader::new(Transport::WebSocket, Format::Json),
@@ -105,9 +117,28 @@ impl World {
             config.history_bytes == Config::default().history_bytes && config.history_age >= Duration::from_secs(3600);
         model.kept_per_channel = only_the_count_evicts.then_some(config.history_messages);
         let observer = Observer::connect(&mut kernel);
+        // Three seeds of seven; again the others are the runs that they were.
+        let mut trials = Trials {
+            hard: matches!(seed % 7, 2 | 3 | 6).then(|| Rng::new(seed ^ 0x6861_7264_2164_6179)),
+            ..Trials::default()
+        };
+        if let Some(hard) = &mut trials.hard {
+            kernel.faults.harden(hard);
+            kernel.has_reserve = hard.one_in(2);
+            config.channels_max = hard.pick(&[6, 7, 100]);
+            config.commands_max = hard.pick(&[1, 4, 1024]);
+            trials.token = hard.one_in(2).then(|| "token.0".to_string());
+        }
+        let parts = parts(&kernel, &config);
+        if let Some(token) = &trials.token {
+            config.tokens = others::tokens(&[token.as_str()]);
+        }
+        let is_hard = trials.hard.is_some();
         World {
-            engine: EventLoop::new(kernel, config.clone(), Parts::default())
-                .expect("the names of the configuration are names"),
+            threads: (0..usize::from(is_hard)).map(|_| Thread::new(Arc::clone(&parts.commands))).collect(),
+            strangers: (0..if is_hard { 2 } else { 0 }).map(|_| Stranger::default()).collect(),
+            trials,
+            engine: EventLoop::new(kernel, config.clone(), parts).expect("the names of the configuration are names"),
             model,
             observer,
             publishers: (0..1 + rng.below(4) as usize).map(|name| Publisher::new(name, each_way(), &mut rng)).collect(),
@@ -121,8 +152,10 @@ impl World {
     }
 
     fn lives(&mut self) -> Result<()> {
+        // On a hard day there may be no descriptor for a while.
+        let patience_ms = if self.trials.hard.is_some() { 10 } else { 0 };
         while self.observer.epoch == 0 {
-            self.turn(Duration::ZERO)?;
+            self.turn(Duration::from_millis(patience_ms))?;
         }
         for _ in 0..150 + self.rng.below(300) {
             let acting = self.rng.pick(&[1, 2, 2, 8]);
@@ -135,9 +168,103 @@ impl World {
             if self.rng.one_in(400) && !self.model.may_skip() {
                 self.restart()?;
             }
+            self.tries()?;
         }
         self.comes_to_rest()?;
         self.leaves()
+    }
+
+    /// What only hard seeds meet, now and then.
+    fn tries(&mut self) -> Result<()> {
+        let Some(mut rng) = self.trials.hard.clone() else { return Ok(()) };
+        let kernel = self.engine.os();
+        if rng.one_in(3) {
+            self.threads.iter_mut().for_each(|thread| thread.act(kernel, &mut self.model, &mut rng));
+        }
+        self.strangers.iter_mut().for_each(|stranger| stranger.act(kernel, &mut rng, &mut self.coverage));
+        if rng.one_in(150) {
+            count(&mut self.coverage, "herd");
+            let first = self.subscribers.len();
+            for name in first..first + 5 + rng.below(20) as usize {
+                let mut newcomer = Subscriber::new(name, None, &mut rng);
+                let mut surroundings = self.surroundings(false);
+                newcomer.connect(&mut surroundings);
+                self.subscribers.push(newcomer);
+            }
+        }
+        let reloads = self.trials.token.is_some() && rng.one_in(100);
+        let leaves = rng.one_in(400) && !self.model.may_skip();
+        self.trials.hard = Some(rng);
+        if reloads {
+            self.reload_tokens()?;
+        }
+        if leaves { self.leaves_halfway() } else { Ok(()) }
+    }
+
+    /// The operator changes the tokens; whose token is gone is ended, at once.
+    fn reload_tokens(&mut self) -> Result<()> {
+        let Some(rng) = &mut self.trials.hard else { return Ok(()) };
+        let keeps = rng.one_in(3);
+        let new = format!("token.{}", rng.bits());
+        let Some(old) = self.trials.token.replace(new.clone()) else { return Ok(()) };
+        count(&mut self.coverage, if keeps { "tokens: one added" } else { "tokens: one replaced" });
+        let also = [new.as_str(), old.as_str()];
+        let tokens = others::tokens(&also[..if keeps { 2 } else { 1 }]);
+        self.engine.os().note(|| format!("tokens: {new} instead of {old}, which is kept: {keeps}"));
+        self.config.tokens = tokens.clone();
+        for thread in &self.threads {
+            thread.commands.push(Command::SetTokens(tokens.clone())).map_err(|why| why.to_string())?;
+        }
+        // A turn may end before it has taken all commands.
+        while self.threads.iter().any(|thread| !thread.commands.is_empty()) {
+            self.turn(Duration::ZERO)?;
+        }
+        if !keeps {
+            let seq = self.engine.engine().stats().head;
+            self.trials.revoked.insert(old, Place { epoch: self.observer.epoch, seq });
+        }
+        Ok(())
+    }
+
+    /// The server is told to leave while everything goes on, and another is started when it has.
+    fn leaves_halfway(&mut self) -> Result<()> {
+        count(&mut self.coverage, "left halfway");
+        self.trials.leaving = true;
+        self.engine.drain();
+        let end_ms = self.engine.os().now_ms() + self.config.drain.as_millis() as u64 + 4000;
+        while !self.turns_for(20)? {
+            // A pause may make any turn late.
+            if self.engine.os().now_ms() > end_ms {
+                return Err("the server does not leave".into());
+            }
+            self.act(2, false)?;
+        }
+        if self.model.settle()? > 0 {
+            return Err(format!("left before the observer had what was answered: {:?}", self.model.answers()));
+        }
+        self.starts_again()
+    }
+
+    /// Turns until so much time has passed; true if the server has left meanwhile.
+    fn turns_for(&mut self, ms: u64) -> Result<bool> {
+        let end_ms = self.engine.os().now_ms() + ms;
+        while self.engine.os().now_ms() < end_ms {
+            if self.turn(Duration::from_millis(ms))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn surroundings(&mut self, calm: bool) -> Surroundings<'_> {
+        Surroundings {
+            kernel: self.engine.os(),
+            model: &mut self.model,
+            rng: &mut self.rng,
+            coverage: &mut self.coverage,
+            calm,
+            trials: &mut self.trials,
+        }
     }
 
     /// Each actor acts once in `odds` times.
@@ -148,6 +275,7 @@ impl World {
             rng: &mut self.rng,
             coverage: &mut self.coverage,
             calm,
+            trials: &mut self.trials,
         };
         for publisher in &mut self.publishers {
             if surroundings.rng.one_in(odds) {
@@ -165,6 +293,9 @@ impl World {
     fn turn(&mut self, timeout: Duration) -> Result<bool> {
         let turn = self.engine.turn(Some(timeout)).map_err(|error| format!("the turn failed: {error}"))?;
         self.engine.check_invariants();
+        for thread in &mut self.threads {
+            thread.hears(&mut self.model, &mut self.coverage)?;
+        }
         self.observe(turn.more)?;
         self.model.settle()?;
         for subscriber in &mut self.subscribers {
@@ -217,7 +348,7 @@ impl World {
             return;
         }
         let channel = self.rng.pick(&CHANNELS);
-        let request = format!("DELETE /channels/{channel} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let request = format!("DELETE /channels/{channel}?token={KEEPER} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         // A fresh connection: an idle one may have been ended meanwhile.
         let kernel = self.engine.os();
         kernel.close_client(self.observer.deletes);
@@ -240,13 +371,22 @@ impl World {
             let busy = self.engine.next_timeout() == Some(Duration::ZERO) || self.model.heard() != heard;
             quiet_turns = if busy { 0 } else { quiet_turns + 1 };
         }
+        self.starts_again()
+    }
+
+    /// The process is gone, and with it its connections; another starts.
+    fn starts_again(&mut self) -> Result<()> {
         let mut kernel = std::mem::take(self.engine.os());
         kernel.server_dies();
         self.observer = Observer::connect(&mut kernel);
-        self.engine = EventLoop::new(kernel, self.config.clone(), Parts::default())
-            .expect("the names of the configuration are names");
+        let parts = parts(&kernel, &self.config);
+        self.threads.iter_mut().for_each(|thread| thread.commands = Arc::clone(&parts.commands));
+        self.engine =
+            EventLoop::new(kernel, self.config.clone(), parts).expect("the names of the configuration are names");
+        // On a hard day there may be no descriptor for a while.
+        let patience_ms = if self.trials.hard.is_some() { 10 } else { 0 };
         while self.observer.epoch == 0 {
-            self.turn(Duration::ZERO)?;
+            self.turn(Duration::from_millis(patience_ms))?;
         }
         Ok(())
     }
@@ -256,12 +396,15 @@ impl World {
         for (fault, count) in Fault::ALL.iter().zip(self.engine.os().faults.counts) {
             *self.coverage.entry(format!("fault {fault:?}")).or_default() += count;
         }
-        self.engine.os().faults.stop();
+        self.engine.os().is_well_again();
+        self.strangers.iter_mut().for_each(|stranger| stranger.leave(self.engine.os()));
         self.last_words()?;
         let heartbeat_ms = self.config.heartbeat.max(self.config.ping).as_millis() as u64;
         for nth in 0..2 {
-            let end_ms = self.engine.os().now_ms() + heartbeat_ms;
+            // The last one with the raster of heartbeats, and the time of a poll's request.
+            let end_ms = self.engine.os().now_ms() + heartbeat_ms + nth * 1000;
             let endings: u64 = self.subscribers.iter().map(|subscriber| subscriber.ended_in_calm).sum();
+            self.subscribers.iter_mut().for_each(|subscriber| subscriber.bytes_in_calm = 0);
             while self.engine.os().now_ms() < end_ms {
                 self.act(1, true)?;
                 self.turn(Duration::from_millis(20))?;
@@ -271,6 +414,10 @@ impl World {
                 return Err(format!("{ended} connections of well-behaved clients were ended"));
             }
         }
+        if let Some(silent) = self.subscribers.iter().position(|subscriber| subscriber.bytes_in_calm == 0) {
+            return Err(format!("subscriber {silent} heard nothing for a whole heartbeat"));
+        }
+        self.threads.iter().try_for_each(Thread::is_answered)?;
         if self.model.settle()? > 0 {
             return Err(format!("an accepted message was never delivered to the observer: {:?}", self.model.answers()));
         }
@@ -305,13 +452,17 @@ impl World {
         let wire = kernel.connect_reliably();
         for channel in CHANNELS {
             let payload = format!("end.{channel} ").into_bytes();
-            kernel.send(wire, &clients::post(channel, "", "", &payload));
+            kernel.send(wire, &clients::post(channel, &format!("?token={KEEPER}"), "", &payload));
             let sent = Sent { channel: channel.into(), event: None, media_type: None, payload };
             self.model.in_flight.insert(format!("end.{channel}"));
             self.model.sent.insert(format!("end.{channel}"), sent);
         }
         Ok(())
     }
+}
+
+fn parts(kernel: &Kernel, config: &Config) -> Parts {
+    Parts { commands: others::commands(&kernel.woken, config.commands_max), ..Parts::default() }
 }
 
 /// Small limits, so that every one of them is met.
