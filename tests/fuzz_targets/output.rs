@@ -242,10 +242,9 @@ pub fn form(input: &[u8]) {
             _ => {}
         }
     }
-    for window in Window::ALL {
-        compressed(Form::WsJson, Form::WsJsonDeflate(window), window, &message);
-        compressed(Form::WsRaw, Form::WsRawDeflate(window), window, &message);
-    }
+    let window = Window::ALL[before.len() % Window::ALL.len()];
+    compressed(Form::WsJson, Form::WsJsonDeflate(window), window, &message);
+    compressed(Form::WsRaw, Form::WsRawDeflate(window), window, &message);
 
     let mut object = Vec::new();
     form::write(Form::Poll, &message, &mut object);

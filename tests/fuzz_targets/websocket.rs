@@ -66,7 +66,7 @@ pub fn handshake(input: &[u8]) {
 
 /// Without the feature `deflate` nothing is ever compressed, nor agreed.
 pub fn has_deflate() -> bool {
-    Deflater::default().deflate(&[0; 1000], &mut Vec::new())
+    Inflater::default().inflate(b"", 0).is_ok()
 }
 
 /// What RFC 7692 7.1 makes of these offers: the value of the answer, none, or a header that is to be
@@ -478,12 +478,12 @@ fn compressed_reads_back(message: &[u8]) {
     assert_eq!(inflater.inflate(compressed, message.len() - 1), Err(Error::MessageTooBig));
     let mut wire = Vec::new();
     encode_compressed_frame(&mut wire, Opcode::Binary, compressed);
-    for window in Window::ALL.into_iter().filter(|window| window.holds(message.len())) {
-        let mut frames = Frames::agreed(1 << window as u8);
-        frames.receive(&wire);
-        assert_eq!(frames.next_frame(), Ok(Some(Frame::Binary(message.to_vec()))), "{window:?}");
-        assert_eq!((frames.next_frame(), frames.inflated), (Ok(None), 1));
-    }
+    // What keeps to the least keeps to the others.
+    let window = Window::ALL.into_iter().find(|window| window.holds(message.len())).expect("the last one does");
+    let mut frames = Frames::agreed(1 << window as u8);
+    frames.receive(&wire);
+    assert_eq!(frames.next_frame(), Ok(Some(Frame::Binary(message.to_vec()))), "{window:?}");
+    assert_eq!((frames.next_frame(), frames.inflated), (Ok(None), 1));
 }
 
 /// The input is the payload of a close frame: what the standard makes of it, and ours reads back,
