@@ -7,6 +7,8 @@ use tidings::{App, Config, Inbound, Reaction, Request, Server};
 
 /// What the largest case of such suites sends, and some more.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Large messages deserve large buffers of the kernel. The server's own defaults are for small ones.
+const SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 
 struct Echo;
 
@@ -24,6 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(address) = std::env::args().nth(1) else { return Err("usage: echo ADDRESS:PORT".into()) };
     let mut config = Config::default();
     config.message_bytes_max = MESSAGE_BYTES_MAX;
+    config.receive_buffer_bytes = SOCKET_BUFFER_BYTES;
+    config.send_buffer_bytes = SOCKET_BUFFER_BYTES;
     let server = Server::bind_app(address, config, Echo)?;
     println!("listening on http://{}", server.local_addrs()[0]);
     Ok(server.run()?)

@@ -8,8 +8,9 @@
 //!                       ^ start             ^ bytes.len()
 //! ```
 //!
-//! Invariant: what was consumed is less than what is still there. So no byte is moved more than
-//! once for each byte consumed, and memory is given back as the content shrinks.
+//! Consuming moves nothing. What was consumed is overwritten when bytes are put behind it, once it is
+//! more than what is still there; so no byte is moved more than once for each byte consumed. Memory is
+//! given back when the content ends: until then whoever counts it counts `capacity`.
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -18,18 +19,16 @@ pub struct Buffer {
     start: usize,
 }
 
-/// Room that is kept though it is unused: a request head and a small answer fit, so that a busy
-/// connection does not allocate anew for each.
-const ROOM_KEPT: usize = 4096;
-
 impl Buffer {
     /// Puts bytes at the end.
     pub fn append(&mut self, bytes: &[u8]) {
+        self.compact();
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Puts at the end what an encoder writes. It may only append.
     pub fn append_with<R>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        self.compact();
         let before = self.bytes.len();
         let result = encode(&mut self.bytes);
         assert!(self.bytes.len() >= before, "an encoder only appends");
@@ -43,8 +42,9 @@ impl Buffer {
     pub fn consume(&mut self, count: usize) {
         assert!(count <= self.len(), "only what is there can be consumed");
         self.start += count;
-        if self.start >= self.len() {
-            self.compact();
+        if self.is_empty() {
+            self.start = 0;
+            self.bytes.clear();
         }
     }
 
@@ -68,19 +68,73 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// Moves what is still there to the front, and gives back room it will hardly need.
+    /// Moves what is still there to the front, if that is the smaller part.
     fn compact(&mut self) {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        if self.bytes.capacity() > ROOM_KEPT.max(4 * self.bytes.len()) {
-            self.bytes.shrink_to(2 * self.bytes.len());
+        if self.start > self.len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
         }
+    }
+
+    /// A copy with no more room than it needs, if that is far less than this one has.
+    fn smaller(&self) -> Option<Buffer> {
+        let far_less = self.capacity() > SMALL.max(4 * self.len());
+        far_less.then(|| Buffer { bytes: self.as_slice().to_vec(), start: 0 })
     }
 
     /// Panics if the buffer contradicts itself.
     pub fn check_invariants(&self) {
-        assert!(self.start == 0 || self.start < self.len(), "less is consumed than is there");
-        assert!(self.bytes.capacity() <= ROOM_KEPT.max(8 * self.len()), "room is given back");
+        assert!(self.start <= self.bytes.len(), "what is consumed was there");
+        assert!(!self.is_empty() || self.start == 0, "nothing is left of what is consumed whole");
+    }
+}
+
+/// Room that nobody asks back: a small answer fits.
+const SMALL: usize = 4096;
+
+/// Empty buffers for who needs one next. What is written is mostly gone within its turn, so a few serve
+/// thousands of connections, and no answer has to ask the system for memory.
+///
+/// Invariant: they have at most `SPARE_BYTES_MAX` bytes of room, and are at most `SPARES_MAX`.
+#[derive(Debug, Default)]
+pub struct Spares {
+    buffers: Vec<Box<Buffer>>,
+    bytes: usize,
+}
+
+const SPARES_MAX: usize = 64;
+const SPARE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+impl Spares {
+    /// An empty buffer.
+    pub fn take(&mut self) -> Box<Buffer> {
+        let spare = self.buffers.pop().unwrap_or_default();
+        self.bytes -= spare.capacity();
+        spare
+    }
+
+    /// A buffer that was read to its end.
+    pub fn give(&mut self, mut buffer: Box<Buffer>) {
+        buffer.consume(buffer.len());
+        if self.buffers.len() < SPARES_MAX && self.bytes + buffer.capacity() <= SPARE_BYTES_MAX {
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// Whoever has to wait for its reader keeps no more room than four times what it holds.
+    pub fn exchange(&mut self, buffer: &mut Box<Buffer>) {
+        if let Some(smaller) = buffer.smaller() {
+            let large = std::mem::replace(&mut **buffer, smaller);
+            self.give(Box::new(large));
+        }
+    }
+
+    /// Panics if they contradict themselves.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.bytes, self.buffers.iter().map(|buffer| buffer.capacity()).sum::<usize>());
+        assert!(self.bytes <= SPARE_BYTES_MAX && self.buffers.len() <= SPARES_MAX);
+        assert!(self.buffers.iter().all(|buffer| buffer.is_empty()));
     }
 }
 
@@ -107,22 +161,54 @@ mod tests {
     }
 
     #[test]
-    fn memory_follows_the_content() {
+    fn consuming_moves_nothing_and_what_is_consumed_is_overwritten() {
         let mut buffer = Buffer::default();
         buffer.append(&[7; 1 << 20]);
-        while buffer.len() > 1000 {
-            buffer.consume(1000);
-            buffer.check_invariants();
-        }
-        assert!(buffer.bytes.capacity() <= 8192);
-        buffer.consume(buffer.len());
-        buffer.append(&[7; 1 << 20]);
-        buffer.consume(1 << 20);
-        assert_eq!(buffer.bytes.capacity(), 0, "nothing much is kept for nothing");
+        let whole = buffer.as_slice().as_ptr();
+        buffer.consume(1 << 19);
+        assert_eq!(buffer.as_slice().as_ptr(), whole.wrapping_add(1 << 19));
+        buffer.consume(buffer.len() - 1);
+        buffer.check_invariants();
         buffer.append(&[7; 100]);
-        let room = buffer.bytes.capacity();
-        buffer.consume(100);
-        assert_eq!(buffer.bytes.capacity(), room, "a little is");
+        assert_eq!((buffer.start, buffer.len()), (0, 101));
+        assert_eq!(buffer.as_slice().as_ptr(), whole);
+    }
+
+    #[test]
+    fn spares_are_used_again_within_bounds() {
+        let mut spares = Spares::default();
+        let mut large = spares.take();
+        large.append(&[7; 1 << 20]);
+        let room = large.as_slice().as_ptr();
+        spares.give(large);
+        spares.check_invariants();
+        let mut again = spares.take();
+        again.append(&[8; 1 << 20]);
+        assert_eq!((again.as_slice().as_ptr(), again.len()), (room, 1 << 20), "the same room, and nothing in it");
+        for _ in 0..2 * SPARES_MAX {
+            let mut small = Box::new(Buffer::default());
+            small.append(b"a few");
+            spares.give(small);
+            spares.check_invariants();
+        }
+        let mut huge = Box::new(Buffer::default());
+        huge.append(&vec![7; SPARE_BYTES_MAX + 1]);
+        spares.give(huge);
+        spares.check_invariants();
+    }
+
+    #[test]
+    fn who_waits_keeps_what_it_needs() {
+        let mut spares = Spares::default();
+        let mut buffer = spares.take();
+        buffer.append(&[7; 1 << 20]);
+        for left in [1 << 20, 1 << 18, 5000, 1000, 1] {
+            buffer.consume(buffer.len() - left);
+            spares.exchange(&mut buffer);
+            spares.check_invariants();
+            assert_eq!(buffer.as_slice(), vec![7; left]);
+            assert!(buffer.capacity() <= SMALL.max(4 * left), "{} for {left}", buffer.capacity());
+        }
     }
 
     #[test]
@@ -136,15 +222,15 @@ mod tests {
             random ^= random >> 17;
             random ^= random << 5;
             let bytes = vec![random as u8; (random % 9) as usize];
+            let before = (buffer.start, buffer.len());
             buffer.append(&bytes);
+            if buffer.start < before.0 {
+                moved += before.1;
+            }
             model.extend(bytes);
             let count = ((random >> 8) % 9) as usize;
             if buffer.len() >= count {
-                let start = buffer.start;
                 buffer.consume(count);
-                if buffer.start < start + count {
-                    moved += buffer.len();
-                }
                 assert!(model.drain(..count).count() == count);
             }
             buffer.check_invariants();

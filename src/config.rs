@@ -228,23 +228,24 @@ impl Config {
 
 // What each thing costs at most on 64 bits, estimated and rounded up (docs/limits.md, "The bound").
 
-/// The program as it starts, with the loop's buffer, events and queues, and tokens.
-const PROGRAM_BYTES: usize = 8 * MIB;
+/// The program as it starts, with the loop's buffer, events and queues, tokens, and spare buffers.
+const PROGRAM_BYTES: usize = 12 * MIB;
 /// What a turn forms messages in: one for each form, one for who stands alone, one for a rest.
 pub(crate) const SCRATCHES: usize = 23;
 /// The tables of compressor and inflater, and the compressed messages that are kept.
 const COMPRESSION_BYTES: usize = 3 * MIB / 2;
-/// What one read brings at most.
-const READ_BYTES: usize = 256 * KIB;
-/// The engine accepts so many over `connections_max`, to tell them.
-const RESERVE: usize = 16;
+/// What one read brings at most. Large, for it is the loop's and not a connection's; what a quiet
+/// server never touches is never resident.
+pub(crate) const READ_BYTES: usize = 256 * KIB;
+/// Connections over `connections_max` that are still accepted, to be told so.
+pub(crate) const RESERVE: usize = 16;
 /// A connection: slot, subscription, deadline, socket, places in queues, in tables that have just
 /// doubled; what few need (`Cold`); and a small answer that waits for its turn.
 const CONNECTION_BYTES: usize = 768;
 /// One channel of a connection, in its own set and in the channel's, in tables that have just doubled.
 const PLACE_BYTES: usize = 24;
 /// Channels that a connection reads at most.
-const CHANNEL_SET_MAX: usize = 64;
+pub(crate) const CHANNEL_SET_MAX: usize = 64;
 /// A channel with a name of 128 bytes, in trees whose nodes are half full.
 const CHANNEL_BYTES: usize = 512;
 /// An idempotency key of 128 bytes with a channel's name of 128.

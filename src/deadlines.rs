@@ -12,6 +12,11 @@
 /// deadlines share a wake. A `u32` of them lasts 6.8 years.
 pub const TICK_MS: u64 = 50;
 
+/// The tick of a moment.
+pub fn tick(monotonic_ms: u64) -> u32 {
+    (monotonic_ms / TICK_MS) as u32
+}
+
 /// The deadlines of all keys.
 #[derive(Debug)]
 pub struct Deadlines {

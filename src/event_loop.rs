@@ -10,15 +10,12 @@ use std::time::Duration;
 
 use crate::app::App;
 use crate::commands::Commands;
-use crate::config::Config;
+use crate::config::{Config, READ_BYTES};
 use crate::engine::Engine;
 use crate::metrics::Limit;
 use crate::os::{self, Event, Now, Os};
 use crate::route::{Policy, PolicyError};
 
-/// What one read takes at most. Large, for it is the loop's and not a connection's; what a quiet
-/// server never touches is never resident.
-const READ_BYTES: usize = 256 * 1024;
 /// How long until a failed accept is tried again. Edge-triggered readiness will not say it again.
 const ACCEPT_RETRY_MS: u64 = 100;
 /// Accepts that may fail in a row, each by the fault of its connection, before the listener is

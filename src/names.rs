@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use crate::config;
 use crate::error::{Code, Refusal};
 
 /// A channel's name: 1 to 128 bytes of `A-Z a-z 0-9 . _ : ~ @ -`, not `.` or `..`.
@@ -169,6 +170,7 @@ pub const NAME_MAX: usize = 128;
 
 /// The most channels of one set.
 pub const CHANNEL_SET_MAX: usize = 64;
+const _: () = assert!(CHANNEL_SET_MAX == config::CHANNEL_SET_MAX, "the bound of memory counts them");
 
 /// The longest text of a set of channels, repeats included.
 pub const CHANNEL_SET_BYTES_MAX: usize = 4096;
@@ -176,9 +178,19 @@ pub const CHANNEL_SET_BYTES_MAX: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rights::Tokens;
 
     fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Code {
         result.unwrap_err().code
+    }
+
+    /// `rights` stands below and has the rule again, for the prefixes of tokens.
+    #[test]
+    fn what_begins_a_channel_name_is_a_prefix_of_tokens() {
+        for name in (0..=127u8).map(|byte| format!("x{}", char::from(byte))).chain(["x".repeat(128), "x".repeat(129)]) {
+            let is_prefix = Tokens::default().allow_publish("token", &name).is_ok();
+            assert_eq!(is_prefix, channel_name(name.as_bytes()).is_ok(), "{name:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! The page that a person sees in a browser, at `/` and at `/channels/{set}`.
+//! The page that a person sees in a browser, at `/` and at `/channels/{set}`, and the client it is
+//! made with, at `/tidings.js`.
 //!
-//! One file, compiled in: knows no request, no channel, no token; its script reads them off its own
-//! address and then is a client like any other.
-//! Invariant: the policy names the page's one style and one script by their hashes, so a browser
-//! runs what was compiled in and nothing else; a test computes them. CSP Level 3, 2.3.1 (hash-source).
+//! Two files, compiled in: know no request, no channel, no token; the page's script reads them off
+//! its own address and then is a client like any other.
+//! Invariant: the policy names the page's one style and one script by their hashes, and the client
+//! by its origin, so a browser runs what was compiled in and nothing else; a test computes them.
+//! CSP Level 3, 2.3.1 (hash-source).
 
 /// A page and what a browser may do with it.
 pub struct Page {
@@ -15,13 +17,84 @@ pub struct Page {
     pub content_security_policy: &'static str,
 }
 
+/// A script, and what its answer must say for a cache to keep it.
+pub struct Script {
+    /// Its `Content-Type`.
+    pub media_type: &'static str,
+    /// The whole of it.
+    pub body: &'static [u8],
+    /// Its `ETag`, quotes and all: another body has another one.
+    pub etag: &'static str,
+}
+
+/// The browser client: `client/tidings.js`, but for its comments and indentation, which explain
+/// it to readers and would be half of what browsers load.
+pub const CLIENT: Script = Script {
+    media_type: "text/javascript; charset=utf-8",
+    body: &CLIENT_BODY,
+    etag: match str::from_utf8(&CLIENT_ETAG) {
+        Ok(etag) => etag,
+        Err(_) => "",
+    },
+};
+
+const CLIENT_SOURCE: &[u8] = include_bytes!("../client/tidings.js");
+const CLIENT_BODY: [u8; spare(CLIENT_SOURCE, &mut [])] = {
+    let mut body = [0; spare(CLIENT_SOURCE, &mut [])];
+    spare(CLIENT_SOURCE, &mut body);
+    body
+};
+const CLIENT_ETAG: [u8; 18] = etag(&CLIENT_BODY);
+
+/// Copies a script but for the lines that are comments and the spaces that lines begin with, as
+/// far as `out` reaches; how many bytes that are.
+const fn spare(source: &[u8], out: &mut [u8]) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while from < source.len() {
+        while source[from] == b' ' {
+            from += 1;
+        }
+        let is_comment = source[from] == b'/' && source[from + 1] == b'/';
+        loop {
+            if !is_comment {
+                if to < out.len() {
+                    out[to] = source[from];
+                }
+                to += 1;
+            }
+            from += 1;
+            if source[from - 1] == b'\n' {
+                break;
+            }
+        }
+    }
+    to
+}
+
+/// A strong `ETag` (RFC 9110 8.8.3) from the bytes: 64 bits of FNV-1a, which tell versions apart.
+const fn etag(body: &[u8]) -> [u8; 18] {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut nth = 0;
+    while nth < body.len() {
+        hash = (hash ^ body[nth] as u64).wrapping_mul(0x0100_0000_01b3);
+        nth += 1;
+    }
+    let mut etag = [b'"'; 18];
+    let mut nth = 0;
+    while nth < 16 {
+        etag[nth + 1] = b"0123456789abcdef"[(hash >> (60 - 4 * nth)) as usize & 15];
+        nth += 1;
+    }
+    etag
+}
+
 /// Shows a channel set live by any transport, and publishes to it.
 pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'sha256-+YgLLobwiLIbdoBNtwy32zw0PyHZ5Ega+fjL2f67sto='; \
-        style-src 'sha256-RLWREA4o6nhBvh1HBEbdojZdaKFn90jr2v1XXBpZPpo='; \
+        script-src 'self' 'sha256-v2hDlsh1leA5k4uwkwTNAp0fSZx1JDslOjnxhYx2LI0='; \
+        style-src 'sha256-TBe323iaOGhRCaqKEqLlK4TF7SzldV5YTva+uudRWgU='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
 
@@ -44,12 +117,35 @@ mod tests {
     #[test]
     fn the_policy_allows_the_style_and_the_script_of_the_page_alone() {
         let style = source("style-src", between("<style>", "</style>"));
-        let script = source("script-src", between("<script type=\"module\">", "</script>"));
+        let script = source("script-src 'self'", between("<script type=\"module\">", "</script>"));
         let want = format!(
             "default-src 'none'; {script}; {style}; \
              connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
         assert_eq!(VIEWER.content_security_policy, want);
+    }
+
+    #[test]
+    fn the_client_is_its_source_without_comments_and_indentation() {
+        let source = include_str!("../client/tidings.js");
+        let lines = source.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
+        let want: String = lines.flat_map(|line| [line, "\n"]).collect();
+        assert_eq!(str::from_utf8(CLIENT.body), Ok(&*want));
+        // So no string goes over the end of a line, or it would lose spaces.
+        for line in source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")) {
+            assert!(line.matches('`').count().is_multiple_of(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_etag_is_that_of_the_bytes() {
+        // draft-eastlake-fnv: FNV-1a of these, 64 bits.
+        for (bytes, want) in
+            [(&b""[..], "\"cbf29ce484222325\""), (b"a", "\"af63dc4c8601ec8c\""), (b"foobar", "\"85944171f73967e8\"")]
+        {
+            assert_eq!(str::from_utf8(&etag(bytes)), Ok(want));
+        }
+        assert_eq!(CLIENT.etag.as_bytes(), etag(CLIENT.body));
     }
 
     #[test]
@@ -59,7 +155,7 @@ mod tests {
         {
             assert!(!viewer().contains(forbidden), "{forbidden}");
         }
-        assert!(viewer().len() <= 9 * 1024, "the page has {} bytes; it is to be read in one sitting", viewer().len());
+        assert!(viewer().len() <= 14 * 1024, "the page has {} bytes; it is to be read in one sitting", viewer().len());
     }
 
     fn source(directive: &str, text: &str) -> String {

@@ -337,6 +337,30 @@ fn a_flood_of_messages_is_compressed_over_several_turns() {
     assert_eq!(compressed, 3000);
 }
 
+/// What compresses well fits into one batch by the dozen: the turn's share ends it before.
+#[test]
+fn a_batch_of_large_messages_is_compressed_over_several_turns() {
+    let mut server = Server::start();
+    for _ in 0..100 {
+        server.publish("a", &text(200_000));
+    }
+    assert_eq!(server.stats().compressed, 0);
+    let wire = server.turns.os().connect();
+    server.turns.os().send(wire, &clients::upgrade_with("a", "?after=earliest", None, Some(ANY)));
+    let mut reader = Reader::new(Transport::WebSocket, Format::Json).offering(Some(ANY));
+    let (mut heard, mut compressed) = (0, 0);
+    while heard < 100 {
+        let now = server.stats().compressed;
+        // 4 MiB, at 200,000 bytes and more each, and one message.
+        assert!(now - compressed <= 21, "{} in one turn", now - compressed);
+        compressed = now;
+        let bytes = server.turns.os().receive(wire, usize::MAX);
+        let items = reader.receive(&bytes).expect("well-formed");
+        heard += items.iter().filter(|item| matches!(item, Heard::Message(_))).count();
+    }
+    assert_eq!(server.stats().compressed, 100);
+}
+
 struct Echo;
 
 impl App for Echo {

@@ -226,6 +226,18 @@ fn every_cause_has_its_code() {
     }
 }
 
+/// protocol: Errors are JSON:
+#[test]
+fn the_contract_names_every_code() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md")).expect("the contract");
+    let (_, list) = page.split_once("one stable code per cause:").expect("the list of codes");
+    let (list, _) = list.split_once(". From one address").expect("its end");
+    let named: Vec<&str> = list.split(|c: char| !c.is_ascii_lowercase() && c != '_').collect();
+    for code in tidings::Code::ALL {
+        assert!(named.contains(&code.name()), "{}", code.name());
+    }
+}
+
 /// protocol: method_not_allowed (with `Allow`), upgrade_required
 #[test]
 fn an_error_says_in_header_fields_what_machines_need() {
@@ -330,7 +342,7 @@ fn unfinished_requests_share_a_budget() {
     assert_eq!(server.post("/channels/a", vec![b'x'; 60 * 1024]).status, 200);
 }
 
-/// protocol: and what else proves needed.
+/// protocol: request_timeout (408), expectation_failed (417), version_not_supported (505)
 #[test]
 fn what_breaks_http_is_refused_and_ends_the_connection() {
     let server = TestServer::start_with(|config| config.head_timeout = Duration::from_millis(100));
@@ -475,6 +487,53 @@ fn pages_are_strict() {
         assert!(directives.contains("default-src 'none'"), "{policy}");
         assert!(!policy.contains("unsafe-") && !policy.contains('*'), "{policy}");
         assert!(page.text().starts_with("<!doctype html>"));
+    }
+}
+
+/// protocol: `GET /` | the playground
+#[test]
+fn the_playground_reads_by_each_transport() {
+    let server = TestServer::start();
+    let page = server.get("/");
+    assert!(page.text().contains("import { connect } from '/tidings.js';"));
+    for transport in ["websocket", "sse", "poll"] {
+        assert!(page.text().contains(&format!("{transport}: '")), "{transport}");
+    }
+    let policy = page.header("Content-Security-Policy").expect("a policy");
+    assert!(policy.contains("script-src 'self' 'sha256-"), "the client, and the page's own script: {policy}");
+}
+
+/// protocol: `GET /tidings.js` | the browser client, one ES module, with a strong `ETag`: `If-None-Match` with it is answered 304
+#[test]
+fn the_browser_client_is_loaded_once() {
+    let server = TestServer::start();
+    let client = server.get("/tidings.js");
+    assert_eq!(client.status, 200);
+    assert_eq!(client.header("Content-Type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(client.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(client.header("Cache-Control"), Some("no-cache"), "kept, and asked about each time");
+    assert!(client.text().contains("export const connect"));
+    assert!(!client.text().contains("http://") && !client.text().contains("https://"));
+    let etag = client.header("ETag").expect("an ETag").to_owned();
+    assert!(etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"'), "strong: {etag}");
+    let head = server.request("HEAD", "/tidings.js").send();
+    assert_eq!((head.status, head.header("ETag"), head.text()), (200, Some(&*etag), ""));
+
+    for (tags, status) in [
+        (etag.clone(), 304),
+        (format!("W/{etag}"), 304),
+        (format!("\"other\", {etag}"), 304),
+        (format!("\"a,b\" ,{etag},\"c\""), 304),
+        ("*".to_owned(), 304),
+        ("\"other\"".to_owned(), 200),
+        (etag.replace('"', ""), 200),
+        (String::new(), 200),
+    ] {
+        let answer = server.request("GET", "/tidings.js").header("If-None-Match", &tags).send();
+        assert_eq!(answer.status, status, "{tags}");
+        assert_eq!(answer.header("ETag"), Some(&*etag), "{tags}");
+        assert_eq!(answer.text().is_empty(), status == 304, "{tags}");
+        assert_eq!(answer.header("Cache-Control"), Some("no-cache"), "{tags}");
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clients::{Format, Heard, Reader, Transport};
 use kernel::{Fault, Faults, Kernel, PROCESS, Rng, Wire};
+use tidings::Tokens;
 use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
 
 // The format.
@@ -744,6 +745,131 @@ fn a_connection_has_one_line_at_its_end_if_that_is_wished() {
         let line = of(sse, "INFO connection ended: transport=sse seconds=2.");
         assert!(line.contains(" requests=1 publishes=0 deliveries=2 received_bytes="), "{line}");
         assert!(!lines.concat().contains("secret"), "{lines:?}");
+    }
+}
+
+/// A connection that ends has the reason it was ended for, however it went from there: read or not,
+/// answered or not.
+#[test]
+fn each_end_has_its_reason() {
+    hear_the_log();
+    fn tokens(lines: &str) -> Tokens {
+        let mut tokens = Tokens::default();
+        tokens.allow_lines(lines.as_bytes()).unwrap();
+        tokens
+    }
+    fn revoke(server: &mut Server, request: &[u8], reads: bool) {
+        // Half of its head is taken: it is blocked.
+        server.event_loop.os().send_buffer = if reads { 1 << 16 } else { 64 };
+        let client = server.connect();
+        server.clients[client].reads = reads;
+        server.send(client, request);
+        server.settle();
+        assert!(server.commands.push(Command::SetTokens(tokens("publish p"))).is_ok());
+        server.pass(10_000);
+        if reads {
+            server.event_loop.os().close_client(server.clients[client].wire);
+        }
+    }
+    type Case = (&'static str, fn(&mut Config), fn(&mut Server));
+    let cases: [Case; 14] = [
+        (
+            "peer_closed",
+            |_| {},
+            |server| {
+                let client = server.ask(&clients::get("a", "", SSE));
+                server.event_loop.os().close_client(server.clients[client].wire);
+            },
+        ),
+        (
+            "reset",
+            |_| {},
+            |server| {
+                let client = server.ask(&clients::get("a", "", SSE));
+                server.event_loop.os().reset(server.clients[client].wire);
+            },
+        ),
+        ("finished", |_| {}, |server| _ = server.ask(&clients::get("a", "?wait=0", "Connection: close\r\n"))),
+        ("idle", |_| {}, |server| _ = server.connect()),
+        ("request_timeout", |_| {}, |server| _ = server.ask(b"GET /")),
+        (
+            "silent",
+            |config| config.ping = Duration::from_secs(1),
+            |server| _ = server.ask(&clients::upgrade("a", "", None)),
+        ),
+        (
+            "protocol",
+            |_| {},
+            |server| {
+                let client = server.ask(&clients::upgrade("a", "", None));
+                server.send(client, b"\x81\x00");
+            },
+        ),
+        (
+            "closed",
+            |_| {},
+            |server| {
+                let client = server.ask(&clients::upgrade("a,b", "", None));
+                server.send(client, &clients::client_frame(clients::TEXT, b"to which?"));
+            },
+        ),
+        ("too_many", |config| config.connections_max = 0, |server| _ = server.ask(GET)),
+        // Refused by its head: the body never comes.
+        (
+            "too_many",
+            |config| config.connections_max = 0,
+            |server| {
+                server.ask(&clients::post("a", "", "", &[b'x'; 100])[..120]);
+            },
+        ),
+        (
+            "revoked",
+            |config| config.tokens = tokens("subscribe s"),
+            |server| {
+                revoke(server, &clients::get("a", "?token=s", SSE), true);
+            },
+        ),
+        (
+            "revoked",
+            |config| config.tokens = tokens("subscribe s"),
+            |server| {
+                revoke(server, &clients::get("a", "?token=s", SSE), false);
+            },
+        ),
+        (
+            "revoked",
+            |config| config.tokens = tokens("subscribe s"),
+            |server| {
+                revoke(server, &clients::upgrade("a", "?token=s", None), false);
+            },
+        ),
+        // It sends without end, and is cut.
+        (
+            "closed",
+            |config| config.close_timeout = Duration::from_secs(3600),
+            |server| {
+                let client = server.ask(&clients::upgrade("a,b", "", None));
+                server.send(client, &clients::client_frame(clients::TEXT, b"to which?"));
+                for _ in 0..600 {
+                    server
+                        .event_loop
+                        .os()
+                        .send(server.clients[client].wire, &clients::client_frame(2, &[b'x'; 60_000]));
+                    server.turn(1);
+                }
+            },
+        ),
+    ];
+    for (nth, (reason, adjust, act)) in cases.into_iter().enumerate() {
+        let mut server = Server::start(|config| {
+            config.log_connections = true;
+            adjust(config);
+        });
+        act(&mut server);
+        server.pass(200_000);
+        let lines = lines();
+        let ended: Vec<&str> = lines.iter().filter_map(|line| Some(line.split_once(" reason=")?.1)).collect();
+        assert_eq!(ended, [reason], "case {nth}: {lines:?}");
     }
 }
 

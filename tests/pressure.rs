@@ -76,9 +76,26 @@ fn intake_is_shared_by_requests_messages_and_commands() {
     let request = server.send(&clients::post("x", "", "", &[b'x'; 100 * KIB])[..90 * KIB]);
     server.turn_for(50);
     assert_eq!(server.receive(request), "", "it is let in");
-    server.kernel().reset(request);
-    server.kernel().reset(unfinished[1]);
+    for wire in [request, unfinished[1], socket] {
+        server.kernel().reset(wire);
+    }
     server.turn_for(50);
+    assert_eq!(server.stats().intake_bytes, 0);
+    scene.assert_well();
+}
+
+/// What a client sends behind a poll that is held is kept; if it may not be, the poll says so.
+#[test]
+fn a_held_poll_is_told_that_what_stands_behind_it_is_too_much() {
+    let mut scene = Scene::start(|config| config.intake_bytes_max = 8 * KIB);
+    let server = &mut scene.server;
+    let poll = server.send(&clients::get("x", "", ""));
+    server.turn_for(50);
+    server.kernel().send(poll, &clients::post("x", "", "", &[b'x'; 12 * KIB]));
+    server.turn_for(50);
+    let answer = server.receive(poll);
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"busy\""), "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     assert_eq!(server.stats().intake_bytes, 0);
     scene.assert_well();
 }

@@ -93,7 +93,8 @@ fn a_blocked_reader_gets_the_rest_of_its_message_and_no_other() {
         for _ in 0..20 {
             let bytes = server.receive(wire);
             heard.extend(reader.receive(&bytes).unwrap());
-            server.turn_for(10);
+            // A WebSocket's answer to the close frame is waited for.
+            server.turn_for(200);
         }
         let payloads: Vec<u8> = heard
             .iter()
@@ -164,6 +165,23 @@ fn a_body_is_judged_when_it_is_whole() {
     let answer = String::from_utf8(server.receive(wire)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("token_wrong"), "{answer}");
     assert_eq!(server.turns.engine().stats().head, 0);
+}
+
+/// A command that waits for the log when its connection is closed is let go of, and its bytes with it:
+/// they were counted in `intake-bytes-max` for ever, until every sender was told `busy`.
+#[test]
+fn a_command_that_waits_goes_with_its_connection() {
+    let mut server = Server::start("publish p");
+    let wire = server.send(&clients::upgrade("a", "?token=p", Some("tidings.v1")));
+    server.receive(wire);
+    // In one read: the second may not overtake the first, which the log decides on at the turn's end.
+    let commands = [&b"publish a\nfirst"[..], b"subscribe b"];
+    let frames = commands.map(|command| clients::client_frame(clients::TEXT, command)).concat();
+    server.turns.os().send(wire, &frames);
+    server.set_tokens("publish q");
+    let answer = server.receive(wire);
+    assert!(answer.starts_with(b"\x88") && answer[2..4] == 1008u16.to_be_bytes(), "{}", answer.escape_ascii());
+    assert_eq!(server.turns.engine().stats().intake_bytes, 0);
 }
 
 /// An index names one connection after the other: nobody inherits a token.

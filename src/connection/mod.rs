@@ -16,7 +16,7 @@
 
 pub mod reader;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Spares};
 use crate::form::Form;
 use crate::protocol::websocket::{self, CloseCode};
 use reader::Reader;
@@ -58,7 +58,7 @@ pub enum CloseReason {
     PeerClosed,
     /// The peer, or the network, reset it.
     Reset,
-    /// We answered `Connection: close`, and it was read.
+    /// We answered `Connection: close`, and it was read or had its time.
     Finished,
     /// No request came in time.
     Idle,
@@ -158,12 +158,14 @@ impl Flags {
     pub const FRESH: Flags = Flags(1 << 8);
     /// Which of the two generations of fresh connections it is counted in.
     pub const GENERATION: Flags = Flags(1 << 9);
-    /// Accepted over `connections_max`, to be told so.
+    /// Accepted over `connections_max` or that of its address, to be told so.
     pub const OVER: Flags = Flags(1 << 10);
+    /// Over the limit of its address, not of all.
+    pub const OVER_ADDRESS: Flags = Flags(1 << 11);
     /// The first byte of a request has come; its head has a deadline.
-    pub const HEAD_BEGUN: Flags = Flags(1 << 11);
+    pub const HEAD_BEGUN: Flags = Flags(1 << 12);
     /// Is to end as soon as it has everything.
-    pub const LEAVING: Flags = Flags(1 << 12);
+    pub const LEAVING: Flags = Flags(1 << 13);
     /// A held poll wants the payload alone.
     pub const RAW: Flags = Flags(1 << 14);
     /// Held input may hold whole requests or frames: looking again may bring something.
@@ -171,14 +173,11 @@ impl Flags {
     /// A WebSocket that speaks `tidings.v1`: inbound frames are commands.
     pub const COMMANDS: Flags = Flags(1 << 16);
     /// Came by a listener on loopback.
-    pub const LOOPBACK: Flags = Flags(1 << 19);
-    /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
-    pub const REAPED: Flags = Flags(1 << 18);
-
-    /// Over the limit of its address, not of all.
-    pub const OVER_ADDRESS: Flags = Flags(1 << 29);
+    pub const LOOPBACK: Flags = Flags(1 << 17);
     /// Nothing was asked of it yet: its head's deadline runs from accept.
-    pub const FIRST: Flags = Flags(1 << 30);
+    pub const FIRST: Flags = Flags(1 << 18);
+    /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
+    pub const REAPED: Flags = Flags(1 << 19);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
@@ -290,8 +289,8 @@ impl Connection {
     }
 
     /// Where its own bytes are gathered.
-    pub fn own(&mut self) -> &mut Buffer {
-        self.own.get_or_insert_default()
+    pub fn own(&mut self, spares: &mut Spares) -> &mut Buffer {
+        self.own.get_or_insert_with(|| spares.take())
     }
 
     /// The rarely needed part.
@@ -351,6 +350,6 @@ impl Connection {
 
 impl std::fmt::Debug for Flags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:#022b}", self.0)
+        write!(f, "{:#b}", self.0)
     }
 }

@@ -1,8 +1,8 @@
 //! May this client do this? The tokens are asked first, then the embedder.
 //!
-//! Asked once for each request after the checks of form, names and origin, once for each message
-//! or command on an open WebSocket, and of every subscriber when the tokens are replaced: revoked
-//! access does not live on.
+//! Asked for each request after the checks of form, names and origin (once more when a body that
+//! was to come is whole), for each message or command on an open WebSocket, and of every subscriber
+//! when the tokens are replaced: revoked access does not live on.
 //! Invariant: what a connection may do is what its token may do now, never what it once did. RFC 6750.
 
 use super::Engine;
@@ -206,7 +206,7 @@ impl Engine {
             State::Stream => {
                 let form = self.connections[index].form;
                 let retry = self.retry_ms();
-                self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+                self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
                 self.finish(index, CloseReason::Revoked);
             }
             // It was not answered yet: it can be told why.

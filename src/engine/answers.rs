@@ -22,6 +22,8 @@ pub(super) struct Reply {
     pub http_10: bool,
     /// HEAD: the head alone.
     pub head_only: bool,
+    /// The same for everybody until the program changes: it may be kept, and asked about again.
+    pub may_be_kept: bool,
     /// The answer depends on `Accept`.
     pub negotiated: bool,
     /// The listed origin whose page reads the answer.
@@ -52,6 +54,7 @@ impl Engine {
             keep_alive: head.keep_alive && self.leaving.is_none(),
             http_10: head.version == Version::Http10,
             head_only: head.method == Method::Head,
+            may_be_kept: false,
             negotiated: matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/channels/"),
             origin: route::cors_origin(head, self.policy(index)).map(Box::from),
         }
@@ -68,7 +71,7 @@ impl Engine {
     ) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
         let content_bytes = content.as_ref().map_or(0, |content| content.body.len());
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             http::start_response(out, status, &date);
             common_headers(out, reply, lists_origins);
             more(out);
@@ -158,7 +161,7 @@ impl Engine {
     /// An SSE stream's head; its blocks follow.
     pub(super) fn start_stream(&mut self, index: u32, reply: &Reply, form: Form) {
         let (date, lists_origins) = (self.date, self.policies[0].lists_origins());
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             http::start_response(out, 200, &date);
             http::header(out, "Content-Type", b"text/event-stream");
             http::header(out, "Cache-Control", b"no-store, no-transform");
@@ -185,7 +188,7 @@ impl Engine {
         log::debug!("connection {index} is asked to come back: {refusal}");
         self.count_refusal(refusal.code);
         self.start_stream(index, reply, form);
-        self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
         self.answered(index, reply.keep_alive && form.is_chunked());
     }
 
@@ -200,7 +203,7 @@ impl Engine {
     /// Answers a poll with what there is: a gap, messages, or nothing but a fresh cursor.
     pub(super) fn answer_poll(&mut self, index: u32, gap: Option<&Gap>) {
         let keep_alive = self.connections[index].flags.has(Flags::KEEP_ALIVE);
-        let mut own = self.connections[index].own.take().unwrap_or_default();
+        let mut own = self.connections[index].own.take().unwrap_or_else(|| self.spares.take());
         let mut messages = 0;
         own.append_with(|out| {
             messages = if self.connections[index].flags.has(Flags::RAW) {
@@ -290,6 +293,7 @@ impl Engine {
             keep_alive: connection.flags.has(Flags::KEEP_ALIVE),
             http_10: connection.flags.has(Flags::HTTP_10),
             head_only: false,
+            may_be_kept: false,
             negotiated: true,
             origin: connection.cold.as_ref().and_then(|cold| cold.origin.clone()),
         }
@@ -297,7 +301,8 @@ impl Engine {
 }
 
 fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
-    http::header(out, "Cache-Control", b"no-store");
+    // RFC 9111 5.2.2.4: with `no-cache` it is kept, but asked about each time.
+    http::header(out, "Cache-Control", if reply.may_be_kept { b"no-cache" } else { b"no-store" });
     http::header(out, "X-Content-Type-Options", b"nosniff");
     vary_and_cors(out, reply, lists_origins);
     match (reply.keep_alive, reply.http_10) {

@@ -318,6 +318,9 @@ impl Engine {
         connection.wrote = self.tick;
         if !whole {
             connection.flags.set(Flags::BLOCKED);
+            if let Some(own) = &mut connection.own {
+                self.spares.exchange(own);
+            }
             self.settle_fresh(index);
             self.delivery.note_blocked(index, self.tick, &self.connections);
             self.set_deadline(index, self.config.stall_timeout);
@@ -374,7 +377,9 @@ impl Engine {
         if !own.is_empty() {
             return false;
         }
-        connection.own = None;
+        if let Some(own) = connection.own.take() {
+            self.spares.give(own);
+        }
         true
     }
 
@@ -428,6 +433,8 @@ impl Engine {
         let delivery = &mut self.delivery;
         let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
             delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
+            // Compressed, many large messages fit into a batch: it ends where the turn's share does.
+            !delivery.compression.is_spent()
         };
         let output = if connection.pending == MANY {
             let messages = self.hub.merged_after(index);
@@ -479,8 +486,8 @@ impl Engine {
                 CloseCode::CANNOT_RESUME,
                 "messages are lost, and tidings.raw cannot say which",
             ),
-            Form::WsJson => connection.own().append_with(|out| form::ws_gap(gap, out)),
-            form => connection.own().append_with(|out| form::sse_gap(form, gap, out)),
+            Form::WsJson => connection.own(&mut self.spares).append_with(|out| form::ws_gap(gap, out)),
+            form => connection.own(&mut self.spares).append_with(|out| form::sse_gap(form, gap, out)),
         }
     }
 
@@ -523,7 +530,7 @@ impl Engine {
         let whole = rest.is_empty();
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
-            self.connections[index].own().append(rest);
+            self.connections[index].own(&mut self.spares).append(rest);
         }
         let messages = batch.answered;
         self.count_delivered(index, Transport::Poll, messages);
@@ -551,7 +558,7 @@ impl Batch {
         hub: &Hub,
         channel: ChannelKey,
         cursor: u64,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
     ) {
         self.fill(hub, hub.following(channel, cursor), write);
         self.serve_from(hub, channel, cursor);
@@ -568,23 +575,25 @@ impl Batch {
         }
     }
 
+    /// Takes messages for as long as there is room and `write` wants another.
     fn fill(
         &mut self,
         hub: &Hub,
         messages: impl Iterator<Item = MessageKey>,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>),
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
     ) {
         self.bytes.clear();
         self.ends.clear();
         self.valid = false;
         self.complete = true;
+        let mut wants_more = true;
         for message in messages {
             let before = self.bytes.len();
-            if before >= BATCH_BYTES {
+            if before >= BATCH_BYTES || !wants_more {
                 self.complete = false;
                 break;
             }
-            write(&hub.message(message), &mut self.bytes);
+            wants_more = write(&hub.message(message), &mut self.bytes);
             if self.bytes.len() > BATCH_BYTES && before > 0 {
                 self.bytes.truncate(before);
                 self.complete = false;

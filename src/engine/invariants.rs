@@ -9,6 +9,7 @@ impl Engine {
         self.hub.check_invariants();
         self.connections.check_invariants();
         self.deadlines.check_invariants();
+        self.spares.check_invariants();
         self.addresses.check_invariants();
         self.delivery.compression.check_invariants();
         let mut own_bytes = 0;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::Engine;
 use super::timeouts::ticks;
-use super::{Engine, tick};
 use crate::connection::{CloseReason, Flags, State};
 use crate::deadlines::Deadlines;
 use crate::form;
@@ -39,7 +39,7 @@ impl Engine {
         if self.leaving.is_some() {
             return;
         }
-        let now = tick(self.now);
+        let now = self.tick;
         let mut moments = Deadlines::new(now);
         let spread = u64::from(ticks(self.config.drain));
         let indexes: Vec<u32> = self.connections.iter().map(|(index, _)| index).collect();
@@ -99,7 +99,7 @@ impl Engine {
             State::Stream => {
                 let form = connection.form;
                 let retry = self.retry_ms();
-                self.connections[index].own().append_with(|out| form::sse_last(form, retry, out));
+                self.connections[index].own(&mut self.spares).append_with(|out| form::sse_last(form, retry, out));
                 self.queue_ready(index);
                 self.finish(index, CloseReason::Leaving);
             }
@@ -118,15 +118,10 @@ impl Engine {
     pub fn stop(&mut self) {
         self.config.drain = Duration::ZERO;
         self.config.drain_grace = Duration::ZERO;
+        self.drain();
         if let Some(leaving) = &mut self.leaving {
             leaving.drained = self.tick;
             leaving.graced = self.tick;
-        } else {
-            self.drain();
-            if let Some(leaving) = &mut self.leaving {
-                leaving.drained = self.tick;
-                leaving.graced = self.tick;
-            }
         }
     }
 }

@@ -10,7 +10,7 @@
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
 //! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
 //! `delivery` sends messages, `compression` makes them smaller; `timeouts` expires, `leaving` drains,
-//! `commands` serves other threads, `counting` counts.
+//! `commands` serves other threads; `counting` counts what happens, `addresses` who comes from where.
 
 mod access;
 mod addresses;
@@ -35,11 +35,12 @@ use std::io;
 
 use crate::app::App;
 use crate::app::Transport;
+use crate::buffer::Spares;
 use crate::commands::{PublishCallback, Stats};
-use crate::config::Config;
+use crate::config::{Config, RESERVE};
 use crate::connection::{CloseReason, Connection, Flags, NONE, State};
 use crate::cursor::Epoch;
-use crate::deadlines::{Deadlines, TICK_MS};
+use crate::deadlines::{Deadlines, tick};
 use crate::hub::{ChannelKey, Hub, Limits, MessageKey};
 use crate::metrics::{Counters, Limit};
 use crate::os::{self, Event, IpAddr, Now};
@@ -55,8 +56,6 @@ use delivery::Delivery;
 use leaving::Leaving;
 use limits_log::LimitsLog;
 
-/// Connections over `connections_max` that are still accepted, to be told so.
-pub const RESERVE: usize = 16;
 /// Publishes of one connection that may wait for the log.
 const UNANSWERED_MAX: u32 = 32;
 /// Answers that wait for a reader before its next request is looked at.
@@ -113,6 +112,7 @@ pub struct Engine {
     access: Access,
     hub: Hub,
     connections: Slab<Connection>,
+    spares: Spares,
     addresses: Addresses,
     deadlines: Deadlines,
     /// Subscribers that may be sent something, each once.
@@ -176,8 +176,9 @@ impl Engine {
             app,
             access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
+            spares: Spares::default(),
             addresses: Addresses::new(config.connections_per_address_max),
-            deadlines: Deadlines::new(tick(now)),
+            deadlines: Deadlines::new(tick(now.monotonic_ms)),
             ready: VecDeque::new(),
             readers: VecDeque::new(),
             dead: Vec::new(),
@@ -188,7 +189,7 @@ impl Engine {
             leaving: None,
             random: Random::new(seed[1]),
             now,
-            tick: tick(now),
+            tick: tick(now.monotonic_ms),
             date: http::Date::from_unix_ms(now.wall_ms),
             date_second: now.wall_ms / 1000,
             turn_bytes: 0,
@@ -208,7 +209,7 @@ impl Engine {
     /// A turn begins at this time.
     pub fn begin_turn(&mut self, now: Now) {
         self.now = now;
-        self.tick = tick(now);
+        self.tick = tick(now.monotonic_ms);
         if now.wall_ms / 1000 != self.date_second {
             self.date_second = now.wall_ms / 1000;
             self.date = http::Date::from_unix_ms(now.wall_ms);
@@ -394,7 +395,9 @@ impl Engine {
         connection.state = State::Dead;
         connection.reason = reason;
         let message = std::mem::replace(&mut connection.message, NONE);
-        connection.own = None;
+        if let Some(own) = connection.own.take() {
+            self.spares.give(own);
+        }
         self.drop_input(index);
         if message != NONE {
             self.hub.unpin(MessageKey(message));
@@ -499,11 +502,6 @@ impl Engine {
             wakes: self.counters.wakes,
         }
     }
-}
-
-/// The tick of a moment.
-pub fn tick(now: Now) -> u32 {
-    (now.monotonic_ms / TICK_MS) as u32
 }
 
 fn transport(state: State) -> Transport {

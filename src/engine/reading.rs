@@ -92,10 +92,11 @@ impl Engine {
             State::Request | State::Held | State::WebSocket => self.process(index, bytes),
             State::Stream => {}
             State::Closing | State::Finishing | State::Lingering => {
+                let reason = self.connections[index].reason;
                 let cold = self.connections[index].cold();
                 cold.discarded += bytes.len();
                 if cold.discarded > DISCARD_BYTES_MAX {
-                    self.kill(index, CloseReason::Finished);
+                    self.kill(index, reason);
                 } else if state == State::Closing {
                     self.process(index, bytes);
                 }

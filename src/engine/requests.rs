@@ -11,7 +11,6 @@ use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
-use crate::metrics::Limit;
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
 use crate::protocol::json;
@@ -43,6 +42,11 @@ impl Engine {
                 return Progress::Consumed(total);
             }
         };
+        if self.connections[index].flags.has(Flags::OVER) {
+            let (Inbound::Head(head) | Inbound::Request(head, _)) = &inbound;
+            self.turn_away(index, head);
+            return Progress::Consumed(total);
+        }
         let (head, body) = match inbound {
             Inbound::Request(head, body) => (head, body),
             Inbound::Head(head) => {
@@ -53,14 +57,6 @@ impl Engine {
                 return self.act_on_head(index, reader, &head, total);
             }
         };
-        if self.connections[index].flags.has(Flags::OVER) {
-            // By the whole head: an SSE client is asked to come back.
-            let reply = Reply { keep_alive: false, ..self.reply_to(index, &head) };
-            self.refuse_request(index, &reply, &head, &self.over_refusal(index));
-            self.connections[index].reason = CloseReason::TooMany;
-            self.count_request(index);
-            return Progress::Consumed(total);
-        }
         self.connections[index].flags.clear(Flags::FIRST);
         self.spend(super::REQUEST_COST);
         let routed = route::route(&head, self.policy(index));
@@ -92,7 +88,6 @@ impl Engine {
     /// A head whose body is still to come: refuse it now, or let it come.
     fn act_on_head(&mut self, index: u32, reader: &mut Reader, head: &RequestHead<'_>, total: usize) -> Progress {
         let refusal = match route::route(head, self.policy(index)) {
-            _ if self.connections[index].flags.has(Flags::OVER) => Some(self.over_refusal(index)),
             Err(refusal) => Some(refusal),
             Ok(action) => match (self.judge(head, &action), head.body) {
                 (Err(refusal), _) => Some(refusal),
@@ -110,7 +105,7 @@ impl Engine {
             return Progress::Consumed(total);
         }
         if head.expect_continue {
-            self.connections[index].own().append(http::CONTINUE);
+            self.connections[index].own(&mut self.spares).append(http::CONTINUE);
         }
         let announced =
             if let BodyLength::Length(bytes) = head.body { bytes } else { self.config.message_bytes_max as u64 };
@@ -168,6 +163,7 @@ impl Engine {
             }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
+            Action::Client => self.answer_script(index, reply, head, &pages::CLIENT),
             Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
             Action::Delete { channel } => {
                 self.hub.delete(&channel);
@@ -191,7 +187,7 @@ impl Engine {
                 self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
             }
             Action::Metrics => self.scrape(index, reply),
-            Action::Client | Action::App => self.answer_app(index, reply, head, body)?,
+            Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
     }
@@ -249,6 +245,15 @@ impl Engine {
         });
     }
 
+    /// What a browser has already it need not load again, but it asks each time.
+    fn answer_script(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, script: &pages::Script) {
+        let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
+        let content = Content { media_type: script.media_type, body: script.body };
+        let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
+        let reply = Reply { may_be_kept: true, ..reply.clone() };
+        self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
+    }
+
     fn answer_app(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, body: &[u8]) -> Result<(), Refusal> {
         let response = self.app.as_mut().and_then(|app| app.request(&Request::new(head, body)));
         let Some(response) = response else {
@@ -264,9 +269,8 @@ impl Engine {
         self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
-                let is_token =
-                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-                if is_token && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                let is_name = !name.is_empty() && name.bytes().all(http::is_token_byte);
+                if is_name && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
                     http::header(out, name, value.as_bytes());
                 }
             }
@@ -287,6 +291,14 @@ impl Engine {
                 format!("the message has more than {0} bytes, the limit is {0}", self.config.message_bytes_max),
             ),
         }
+    }
+
+    /// Tells who came over a limit. Its whole head is read for that: an SSE client is asked to come back.
+    fn turn_away(&mut self, index: u32, head: &RequestHead<'_>) {
+        let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
+        self.refuse_request(index, &reply, head, &self.over_refusal(index));
+        self.connections[index].reason = CloseReason::TooMany;
+        self.count_request(index);
     }
 
     fn over_refusal(&self, index: u32) -> Refusal {
@@ -312,10 +324,14 @@ impl Engine {
             // Answers keep the order of the requests; the commit that answers those comes this turn.
             State::Request if self.connections[index].unanswered() > 0 => {}
             State::Request => self.refuse_and_finish(index, &Refusal::new(Code::Busy, message)),
-            _ => {
-                self.note_limit(Limit::IntakeBytesMax);
-                self.kill(index, CloseReason::Finished);
+            // What stands behind a held poll is too much: it is the one who can be told.
+            State::Held => {
+                let reply = Reply { keep_alive: false, ..self.held_reply(index) };
+                self.refuse(index, &reply, &Refusal::new(Code::Busy, message));
             }
+            State::Closing => self.end_closing(index),
+            // They hold nothing.
+            State::Stream | State::Finishing | State::Lingering | State::Dead => {}
         }
     }
 
@@ -349,6 +365,13 @@ impl Engine {
             self.set_deadline(index, self.config.idle_timeout);
         }
     }
+}
+
+/// RFC 9110 13.1.2: `If-None-Match = "*" / #entity-tag`, and "a recipient MUST use the weak
+/// comparison function". A comma within a tag makes no tag of ours: no tag has a quote inside.
+fn names_etag(tags: &[u8], etag: &str) -> bool {
+    let mut tags = tags.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    tags.any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }
 
 /// 413, in numbers.

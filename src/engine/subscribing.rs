@@ -88,7 +88,7 @@ impl Engine {
         self.connections[index].form = form;
         self.start_stream(index, reply, form);
         let retry = self.retry_ms();
-        let own = self.connections[index].own();
+        let own = self.connections[index].own(&mut self.spares);
         own.append_with(|out| form::sse_first(form, retry, gap.is_none().then_some(cursor), out));
         if let Some(gap) = gap {
             self.tell_gap(index, gap);
@@ -112,7 +112,7 @@ impl Engine {
         };
         connection.flags.put(Flags::COMMANDS, handshake.protocol == Subprotocol::V1);
         let form = connection.form;
-        connection.own().append_with(|out| {
+        connection.own(&mut self.spares).append_with(|out| {
             http::start_response(out, 101, &date);
             websocket::write_handshake_answer(out, handshake);
             if lists_origins {

@@ -2,7 +2,7 @@
 //!
 //! | state | at the deadline |
 //! | --- | --- |
-//! | any, blocked | the reader has stalled for the whole `stall_timeout`: close |
+//! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
 //! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
@@ -38,10 +38,14 @@ impl Engine {
         if connection.flags.has(Flags::BLOCKED) && connection.state != State::Dead {
             // The deadline may have been set for something else since.
             let stalled = connection.wrote + ticks(self.config.stall_timeout);
-            if self.tick < stalled && !matches!(connection.state, State::Closing | State::Finishing) {
-                return self.deadlines.set(index, stalled);
+            if self.tick >= stalled {
+                return self.kill(index, CloseReason::Stalled);
             }
-            return self.kill(index, CloseReason::Stalled);
+            if matches!(connection.state, State::Closing | State::Finishing) {
+                let reason = connection.reason;
+                return self.kill(index, reason);
+            }
+            return self.deadlines.set(index, stalled);
         }
         match connection.state {
             State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {
@@ -78,7 +82,7 @@ impl Engine {
         }
         let moved_to = self.advance(index);
         let form = self.connections[index].form;
-        self.connections[index].own().append_with(|out| form::sse_heartbeat(form, moved_to, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::sse_heartbeat(form, moved_to, out));
         self.queue_ready(index);
         self.set_tick(index, self.tick + interval);
     }
@@ -99,7 +103,7 @@ impl Engine {
         let json = connection.form.plain() == Form::WsJson;
         // Only a subscriber that has everything may be told the head.
         let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
-        self.connections[index].own().append_with(|out| {
+        self.connections[index].own(&mut self.spares).append_with(|out| {
             if let (Some(cursor), true) = (moved_to, json) {
                 form::ws_cursor(cursor, out);
             }

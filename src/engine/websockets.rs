@@ -110,7 +110,7 @@ impl Engine {
     /// RFC 6455 5.5.1: "When sending a Close frame in response, the endpoint typically echos the
     /// status code it received."
     fn answer_close(&mut self, index: u32, code: Option<CloseCode>) {
-        self.connections[index].own().append_with(|out| match code {
+        self.connections[index].own(&mut self.spares).append_with(|out| match code {
             Some(code) => websocket::encode_close(out, code, ""),
             None => websocket::encode_frame(out, Opcode::Close, b""),
         });
@@ -123,7 +123,9 @@ impl Engine {
     /// close frame, at once.
     fn fail(&mut self, index: u32, error: websocket::Error) {
         let connection = &mut self.connections[index];
-        connection.own().append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
+        connection
+            .own(&mut self.spares)
+            .append_with(|out| websocket::encode_close(out, error.close_code(), &error.to_string()));
         self.queue_ready(index);
         self.finish(index, CloseReason::Protocol);
     }
@@ -231,17 +233,23 @@ impl Engine {
         }
     }
 
+    /// What waits, if anything; its bytes are not counted any more.
+    fn take_deferred(&mut self, index: u32) -> Option<Deferred> {
+        let deferred = self.connections[index].cold.as_mut().and_then(|cold| cold.deferred.take());
+        if let Some(Deferred::Command(frame, _)) = &deferred {
+            self.intake_bytes -= frame.len();
+        }
+        deferred
+    }
+
     /// Acts on the command that had to wait, if nothing is in its way any more.
     pub(super) fn act_on_deferred(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
             return;
         }
-        match connection.cold.as_mut().and_then(|cold| cold.deferred.take()) {
-            Some(Deferred::Command(frame, binary)) => {
-                self.intake_bytes -= frame.len();
-                self.act_on_command(index, &frame, binary);
-            }
+        match self.take_deferred(index) {
+            Some(Deferred::Command(frame, binary)) => self.act_on_command(index, &frame, binary),
             Some(Deferred::Close(code)) => self.answer_close(index, code),
             Some(Deferred::Failure(error)) => self.fail(index, error),
             None => return,
@@ -311,7 +319,7 @@ impl Engine {
         form::ws_subscribed(channels.into_iter(), cursor, reference, &mut frame);
         self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
-        connection.own().append(&frame);
+        connection.own(&mut self.spares).append(&frame);
         connection.pending = if has_news { MANY } else { NONE };
         self.queue_ready(index);
     }
@@ -373,7 +381,7 @@ impl Engine {
 
     fn refuse_command(&mut self, index: u32, refusal: &Refusal, reference: Option<&str>) {
         self.count_refusal(refusal.code);
-        self.connections[index].own().append_with(|out| form::ws_error(refusal, reference, out));
+        self.connections[index].own(&mut self.spares).append_with(|out| form::ws_error(refusal, reference, out));
     }
 
     /// Answers a publish command, now that the log has decided.
@@ -389,7 +397,9 @@ impl Engine {
         match outcome {
             Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
                 let id = self.hub.cursor(seq);
-                connection.own().append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
+                connection
+                    .own(&mut self.spares)
+                    .append_with(|out| form::ws_published(id, channel, subscribers, reference, out));
             }
             other => self.refuse_command(index, &outcome_refusal(other), reference),
         }
@@ -399,7 +409,7 @@ impl Engine {
     }
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
-        self.connections[index].own().append_with(|out| websocket::encode_frame(out, opcode, payload));
+        self.connections[index].own(&mut self.spares).append_with(|out| websocket::encode_frame(out, opcode, payload));
     }
 
     /// An app's answer, compressed by the rule for messages. It counts as what was read does.
@@ -408,7 +418,9 @@ impl Engine {
         let window = connection.form.window();
         let bytes_min = self.config.deflate_bytes_min;
         let compression = &mut self.delivery.compression;
-        let cost = connection.own().append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
+        let cost = connection
+            .own(&mut self.spares)
+            .append_with(|out| compression.write_frame(window, opcode, payload, bytes_min, out));
         self.spend(cost);
     }
 
@@ -440,12 +452,12 @@ impl Engine {
         if connection.state != State::WebSocket {
             return;
         }
-        connection.own().append_with(|out| websocket::encode_close(out, code, why));
+        connection.own(&mut self.spares).append_with(|out| websocket::encode_close(out, code, why));
         let reason = match code {
             CloseCode::RESTART => CloseReason::Leaving,
             _ => CloseReason::Closed,
         };
-        let deferred = connection.cold.as_mut().and_then(|cold| cold.deferred.take());
+        let deferred = self.take_deferred(index);
         self.queue_ready(index);
         // The peer's close frame may have come already, or will not be looked at.
         if let Some(Deferred::Close(_) | Deferred::Failure(_)) = deferred {
@@ -466,6 +478,7 @@ impl Engine {
     /// when we closed.
     pub(super) fn end_closing(&mut self, index: u32) {
         self.connections[index].state = State::Finishing;
+        self.drop_input(index);
         self.finish_if_written(index);
     }
 }

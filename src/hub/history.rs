@@ -11,7 +11,7 @@ use std::ops::Index;
 
 use super::log::Entry;
 use super::{ChannelKey, MessageKey};
-use crate::deadlines::TICK_MS;
+use crate::deadlines::tick;
 use crate::names;
 use crate::slab::Slab;
 
@@ -45,7 +45,7 @@ pub struct Record {
     newer: u32,
     /// How many readers are in the middle of it.
     pins: u32,
-    /// The tick it was accepted in.
+    /// The tick it was accepted in: four bytes, where a time has eight.
     born: u32,
     event_len: u8,
     type_len: u8,
@@ -55,11 +55,6 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() <= 56);
-
-/// The tick of this moment. Ages are told in ticks, so that a birth fits four bytes.
-pub fn tick(monotonic_ms: u64) -> u32 {
-    u32::try_from(monotonic_ms / TICK_MS).unwrap_or(u32::MAX)
-}
 
 /// What a message counts for over its own bytes: its record, its slot in the channel, and what
 /// the allocator adds; measured at about 80, rounded up.

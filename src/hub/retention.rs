@@ -5,10 +5,9 @@
 //! eviction takes from two fronts, whatever the mix of channels.
 
 use super::channels::Channel;
-use super::history::tick;
 use super::log::Entry;
 use super::{ChannelKey, Hub, MessageKey};
-use crate::deadlines::TICK_MS;
+use crate::deadlines::{TICK_MS, tick};
 
 impl Hub {
     /// Evicts while a limit is exceeded: messages per channel first, then age, then bytes, the

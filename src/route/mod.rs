@@ -126,7 +126,7 @@ pub enum Format {
 
 /// Decides what a request asks for. What it refuses, it refuses in words for the sender.
 ///
-/// Tokens are not looked at here; `Action` says which of them the request needs.
+/// Rights are not looked at here: they change, and a head does not.
 pub fn route(head: &RequestHead<'_>, policy: &Policy) -> Result<Action, Refusal> {
     origin::check_host(head, policy)?;
     let Some(resource) = Resource::at(head.path) else { return unknown(head, policy) };

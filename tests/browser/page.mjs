@@ -1,4 +1,5 @@
-// The viewer page in a real browser, against a running server.
+// The pages in a real browser, against a running server: a reader of each transport, and all three
+// side by side. Looks for what axe-core knows of accessibility in each state, light and dark.
 //
 //     npm install && node page.mjs http://127.0.0.1:8080
 //
@@ -6,10 +7,13 @@
 // The server must keep at most 1000 messages a channel, which is its default.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 
 const server = process.argv[2] ?? 'http://127.0.0.1:8080';
 const transports = ['WebSocket', 'SSE', 'long poll'];
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const run = Date.now().toString(36);  // names the channels of this run
 let channels = 0;
 
@@ -25,17 +29,43 @@ const tests = {
     await rows(page, ['hello']);
     const facts = await page.locator('article p').innerText();
     for (const fact of [id, name, 'greeting', 'text/plain']) assert.ok(facts.includes(fact), `${fact} in ${facts}`);
+    assert.equal(await page.locator('.cursor').innerText(), id);
   },
 
-  async 'the page publishes'(page, transport) {
+  async 'the page publishes text, JSON and files'(page, transport) {
     const name = await open(page, transport);
     await page.getByLabel('Message', { exact: true }).fill('from the page');
     await page.keyboard.press('Enter');
     await rows(page, ['from the page']);
     const id = await page.locator('article .id').innerText();
-    assert.match(await page.locator('#answer').innerText(), new RegExp(`^Published as ${id}; subscribers: \\d+\\.$`));
+    await answer(page, new RegExp(`^Published as ${id}; subscribers: \\d+\\.$`));
     assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), '');
-    assert.match(await page.locator('#curl').innerText(), new RegExp(`^curl .*/channels/${name}$`));
+    assert.match(await page.locator('.latency').innerText(), /^\d+\.\d ms/);
+
+    await page.locator('#kind').selectOption('JSON');
+    await page.getByLabel('Message', { exact: true }).fill('{"eur": 3}');
+    await page.keyboard.press('Enter');
+    await rows(page, ['from the page', '{"eur":3}']);
+    await page.getByLabel('Message', { exact: true }).fill('{"eur": ');
+    await page.keyboard.press('Enter');
+    await answer(page, /^Not published: .*JSON/);
+
+    await page.locator('#kind').selectOption('file');
+    await page.getByLabel('File', { exact: true }).setInputFiles({ name: 'x', mimeType: 'image/png', buffer: Buffer.from([0, 255, 1, 254]) });
+    await page.getByRole('button', { name: 'Publish', exact: true }).click();
+    await rows(page, ['from the page', '{"eur":3}', '4 bytes: 00 ff 01 fe']);
+    assert.match(await page.locator('article p').last().innerText(), /image\/png/);
+  },
+
+  async 'each line for a terminal does what it says'(page, transport) {
+    const name = await open(page, transport);
+    const seen = await post(name, 'seen');
+    await rows(page, ['seen']);
+    const lines = await page.locator('#terminal code').allInnerTexts();
+    assert.deepEqual(lines.slice(0, 2), [`curl -N '${server}/channels/${name}?transport=sse'`, `curl -d 'hello' '${server}/channels/${name}'`]);
+    await page.locator('#terminal code').getByText(`after=${seen}`).waitFor();
+    await page.getByRole('button', { name: 'Copy: publish' }).click();
+    assert.equal(await page.evaluate(() => String(getSelection())), lines[1]);
   },
 
   async 'cut and resumed, nothing is lost or repeated'(page, transport) {
@@ -46,27 +76,27 @@ const tests = {
       await burst();
       await rows(page, sent);
       await page.getByRole('button', { name: 'Cut' }).click();
-      await state(page, 'Cut', /^Reconnecting in 5\.0 s after \d+-\d+\.$/);
+      await state(page, 'Cut', /^comes back in 5 s, after \d+-\d+$/);
       await burst();
       await rows(page, sent.slice(0, -5));
-      await page.getByRole('button', { name: 'Reconnect' }).click();
-      await state(page, 'Resumed', /after \d+-\d+\.$/);
+      await page.getByRole('button', { name: 'Resume', exact: true }).click();
       await rows(page, sent);
+      await state(page, 'Resumed', /after \d+-\d+$/);
     }
   },
 
-  async 'a reader that was cut before its first message misses none'(page, transport) {
+  async 'a reader that was cut before its first message misses none, and comes back by itself'(page, transport) {
     const name = await open(page, transport);
     await page.getByRole('button', { name: 'Cut' }).click();
     await post(name, 'missed?');
-    await page.getByRole('button', { name: 'Reconnect' }).click();
     await rows(page, ['missed?']);
+    await state(page, 'Resumed', /./);
   },
 
   async 'changing the transport goes on from the cursor'(page, transport) {
     const name = await open(page, transport);
     const sent = [];
-    for (const next of [...transports, transport]) {
+    for (const next of [...transports, 'the best that works', transport]) {
       await page.getByLabel('Transport').selectOption(next);
       await post(name, next);
       sent.push(next);
@@ -78,12 +108,14 @@ const tests = {
     const name = await open(page, transport);
     const seen = await post(name, 'seen');
     await rows(page, ['seen']);
+    await page.evaluate(() => { setTimeout = () => 1; });  // it shall not come back by itself
     await page.getByRole('button', { name: 'Cut' }).click();
     const lost = await post(name, 'lost');
-    for (let n = 0; n < 1000; n++) await post(name, `kept ${n}`);
-    await page.getByRole('button', { name: 'Reconnect' }).click();
-    const sentence = new RegExp(`^Messages after ${seen} through ${lost} may be missing \\(evicted\\)\\.`);
-    await state(page, 'Gap told', sentence);
+    for (let n = 0; n < 999; n += 37) await Promise.all(Array.from({ length: 37 }, (_, k) => post(name, `kept ${n + k}`)));
+    await post(name, 'kept 999');
+    await page.getByRole('button', { name: 'Resume', exact: true }).click();
+    // Of a burst the page keeps its last 200 rows, so the row of the gap is gone again.
+    await state(page, 'Gap told', new RegExp(`^Messages after ${seen} through ${lost} may be missing \\(evicted\\)\\.`));
     await page.getByText('kept 999', { exact: true }).waitFor();
     assert.equal(await page.locator('article').count(), 200);
   },
@@ -101,25 +133,28 @@ const tests = {
   async 'a payload is text, never markup'(page, transport) {
     const name = await open(page, transport);
     const markup = '<img src=x onerror="document.title=\'broken\'"><script>document.title="broken"</script>\u2028<b>';
-    await post(name, markup);
+    await post(name, markup, { event: '%3Cb%3Ebold', type: 'text/html' });
     await rows(page, [markup]);
     assert.equal(await page.locator('article :is(img, script, b)').count(), 0);
-    await post(name, new Uint8Array([0, 255, 1, 254]), { type: 'application/octet-stream' });
-    await rows(page, [markup, '4 bytes; base64 begins AP8B/g==']);
+    assert.match(await page.locator('article p').innerText(), /<b>bold/);
     assert.doesNotMatch(await page.title(), /broken/);
   },
 
   async 'a refusal is said in the server\'s words, and not tried again'(page, transport) {
-    const tokens = await refuse(page, 401, 'a token is needed');
-    await open(page, transport, `${channel()}?token=secret`, 'Refused');
+    const asked = await refuse(page, 401, 'a token is needed');
+    // A browser hides why a WebSocket was refused; the next transport is told.
+    const via = transport === 'long poll' ? 'poll' : 'websocket,sse,poll';
+    await page.goto(`${server}/channels/${channel()}?token=secret&via=${via}`);
     await state(page, 'Refused', /^a token is needed$/);
-    assert.deepEqual(tokens, ['secret']);
+    for (const bearer of asked) assert.equal(bearer, 'Bearer secret');
+    assert.ok(asked.length > 0);
     assert.doesNotMatch(await page.locator('body').innerText(), /secret/);
+    assert.match(await page.locator('#terminal').innerText(), /"Authorization: Bearer \$TOKEN"/);
   },
 
-  async 'a server that leaves is named, and asked again'(page, transport) {
+  async 'a server that leaves is asked again'(page, transport) {
     await refuse(page, 503, 'the server is leaving');
-    await open(page, transport, channel(), 'Server leaving');
+    await open(page, transport, channel(), 'Waiting');
     await page.unrouteAll();
     if (transport !== 'WebSocket') await state(page, 'Live', /./);
   },
@@ -131,43 +166,100 @@ const tests = {
     await rows(page, names.map(name => `to ${name}`));
     await page.getByLabel('Publish to').selectOption(names[1]);
     await page.getByLabel('Message', { exact: true }).fill('second');
-    await page.getByRole('button', { name: 'Publish' }).click();
+    await page.getByRole('button', { name: 'Publish', exact: true }).click();
     await page.getByText('second', { exact: true }).waitFor();
     assert.deepEqual(await page.locator('article .channel').allInnerTexts(), [...names, names[1]]);
   },
 };
 
 for (const transport of transports) {
-  for (const [name, test] of Object.entries(tests)) {
-    const complaints = [];
-    const context = await browser.newContext({ viewport: { width: 900, height: 620 } });
-    const page = await context.newPage();
-    page.on('console', message => message.text().startsWith('Failed to load resource') || complaints.push(message.text()));
-    page.on('pageerror', error => complaints.push(error.message));
-    await test(page, transport);
-    assert.deepEqual(complaints, [], `${transport}: ${name}: the console is silent, the policy holds`);
-    await context.close();
-    console.log(`ok ${transport}: ${name}`);
-  }
+  for (const [name, test] of Object.entries(tests)) await inPage(`${transport}: ${name}`, page => test(page, transport));
 }
-
-await frontDoor();
+await inPage('/: three transports side by side', sideBySide);
+await inPage('accessible in each state', accessible);
 if (process.env.PICTURES) await pictures(process.env.PICTURES);
 await browser.close();
 
-// `/` shows the channel demo; another set is opened from there, by keyboard alone.
-async function frontDoor() {
-  const page = await browser.newPage();
+async function inPage(name, test) {
+  const complaints = [];
+  const context = await browser.newContext({ viewport: { width: 900, height: 800 } });
+  const page = await context.newPage();
+  page.on('console', message => message.text().startsWith('Failed to load resource') || complaints.push(message.text()));
+  page.on('pageerror', error => complaints.push(error.message));
+  await test(page);
+  assert.deepEqual(complaints, [], `${name}: the console is silent, the policy holds`);
+  await context.close();
+  console.log(`ok ${name}`);
+}
+
+// `/` shows the channel news; another set is opened from there, by keyboard alone. Each transport
+// is cut by itself, and all show the same in the end.
+async function sideBySide(page) {
   await page.goto(`${server}/`);
-  await state(page, 'Live', /^by WebSocket/);
-  const name = channel();
   const field = page.getByLabel('Channels');
-  assert.equal(await field.inputValue(), 'demo');
+  assert.equal(await field.inputValue(), 'news');
+  const name = channel();
   await field.fill(name);
   await field.press('Enter');
+  await page.waitForURL(`${server}/?channels=${name}`);
+  for (let lane = 0; lane < 3; lane++) await page.locator('section').nth(lane).locator('[data-state=Live]').waitFor();
+  assert.deepEqual(await page.locator('section h2').allInnerTexts(), transports);
+
+  const text = page.getByLabel('Message', { exact: true });
+  const want = [];
+  for (let lane = 0; lane < 3; lane++) {
+    const section = page.locator('section').nth(lane);
+    await section.getByRole('button', { name: 'Cut' }).click();
+    await text.fill('burst');
+    await page.getByLabel('times').fill('20');
+    await text.press('Enter');
+    await page.waitForFunction(() => document.getElementById('text').value === '');
+    for (let nth = 1; nth <= 20; nth++) want.push(`burst ${nth}`);
+    await section.getByRole('button', { name: 'Resume', exact: true }).click();
+    await section.locator('[data-state=Resumed]').waitFor();
+    for (let other = 0; other < 3; other++) {
+      await page.waitForFunction(([nth, count]) => document.querySelectorAll('section')[nth].querySelectorAll('article').length >= count, [other, want.length]);
+      assert.deepEqual(await page.locator('section').nth(other).locator('pre').allTextContents(), want);
+      assert.match(await page.locator('section').nth(other).locator('.latency').innerText(), / ms/);
+    }
+  }
+  await page.getByRole('link', { name: 'One reader' }).click();
   await page.waitForURL(`${server}/channels/${name}`);
-  await state(page, 'Live', /^by WebSocket/);
-  console.log('ok /: opens another set of channels');
+  await page.getByRole('link', { name: 'All transports side by side' }).click();
+  await page.waitForURL(`${server}/?channels=${name}`);
+}
+
+async function accessible(page) {
+  const check = async what => {
+    for (const colorScheme of ['light', 'dark']) {
+      await page.emulateMedia({ colorScheme });
+      for (const width of colorScheme === 'light' ? [1100, 360] : [1100]) {
+        await page.setViewportSize({ width, height: 800 });
+        // By the debugger, which the page's policy does not bind.
+        const found = await page.evaluate(`${axe}; axe.run()`);
+        const violations = found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(node => node.html)}`);
+        assert.deepEqual(violations, [], `${what}, ${colorScheme}, ${width} px`);
+        assert.ok(found.passes.length > 15, 'axe has looked');
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        assert.ok(overflow <= 0, `${what}, ${width} px: ${overflow} px are beyond the edge`);
+      }
+    }
+  };
+  const name = channel();
+  await page.goto(`${server}/?channels=${name}`);
+  await page.locator('[data-state=Live]').nth(2).waitFor();
+  await post(name, 'a message', { event: 'greeting', type: 'text/plain' });
+  await page.getByText('a message').nth(2).waitFor();
+  await check('live');
+  await page.getByRole('button', { name: 'Cut' }).first().click();
+  await check('cut or resumed');
+  await page.goto(`${server}/channels/${name}?after=1-1&token=secret`);
+  await page.locator('[data-state="Gap told"]').waitFor();
+  await check('gap');
+  await refuse(page, 401, 'a token is needed');
+  await page.goto(`${server}/channels/${channel()}`);
+  await page.locator('[data-state=Refused]').waitFor();
+  await check('refused');
 }
 
 function channel() {
@@ -176,12 +268,9 @@ function channel() {
 
 // Opens the page on a channel of its own and waits until it says that it is live.
 async function open(page, transport, path = channel(), word = 'Live') {
-  // Between the end of parsing and the page's own script, as if the person had always wanted this transport.
-  await page.addInitScript(transport => {
-    document.addEventListener('readystatechange', () => { document.getElementById('transport').value = transport; }, { once: true });
-  }, transport);
-  await page.goto(`${server}/channels/${path}`);
-  await state(page, word, word === 'Live' ? new RegExp(`^by ${transport} after \\d+-\\d+\\.$`) : /./);
+  const via = { WebSocket: 'websocket', SSE: 'sse', 'long poll': 'poll' }[transport];
+  await page.goto(`${server}/channels/${path}${path.includes('?') ? '&' : '?'}via=${via}`);
+  await state(page, word, word === 'Live' ? new RegExp(`^by ${transport}`) : /./);
   return path;
 }
 
@@ -197,50 +286,58 @@ async function rows(page, want) {
   assert.deepEqual(await page.locator('article pre').allTextContents(), want);
 }
 
+async function answer(page, sentence) {
+  await page.waitForFunction(() => document.getElementById('answer').value !== '…');
+  assert.match(await page.locator('#answer').innerText(), sentence);
+}
+
 async function state(page, word, sentence) {
-  await page.locator(`#status[data-state="${word}"]`).waitFor();
-  assert.match(await page.locator('#status span').innerText(), sentence);
+  await page.locator(`.status[data-state="${word}"]`).waitFor();
+  assert.match(await page.locator('.status span').innerText(), sentence);
 }
 
 // Answers the page in the server's place; returns the tokens that it is asked with.
 async function refuse(page, status, message) {
-  const tokens = [];
+  const bearers = [];
   await page.routeWebSocket(/./, socket => socket.close());
   await page.route(/transport=(sse|poll)/, route => {
-    tokens.push(new URL(route.request().url()).searchParams.get('token'));
+    bearers.push(route.request().headers().authorization);
     return route.fulfill({ status, json: { error: { status, code: 'refused', message } } });
   });
-  return tokens;
+  return bearers;
 }
 
 // One picture of each thing a reader must be told, by turns light, dark and as wide as a phone.
 async function pictures(directory) {
-  const page = await browser.newPage({ viewport: { width: 800, height: 520 } });
-  const names = ['weather', 'prices'];
-  const take = async name => { await page.screenshot({ path: `${directory}/${name}.png` }); };
+  const page = await browser.newPage({ viewport: { width: 1000, height: 700 } });
+  const name = 'weather';
+  const take = async file => { await page.screenshot({ path: `${directory}/${file}.png` }); };
+  const publish = async text => {
+    await page.getByLabel('Message', { exact: true }).fill(text);
+    await page.keyboard.press('Enter');
+    await page.getByText(text, { exact: true }).first().waitFor();
+  };
 
-  await page.goto(`${server}/channels/${names}`);
-  await state(page, 'Live', /./);
-  await post(names[0], 'Rain until noon.\nThen <b>clearing</b>.', { type: 'text/plain' });
-  await post(names[1], '{"eur":3.21}', { event: 'close', type: 'application/json' });
-  await page.getByLabel('Message', { exact: true }).fill('hello from the page');
-  await page.keyboard.press('Enter');
-  await page.getByText('hello from the page', { exact: true }).waitFor();
+  await page.goto(`${server}/?channels=${name}`);
+  await page.locator('[data-state=Live]').nth(2).waitFor();
+  await post(name, 'Rain until noon.\nThen <b>clearing</b>.', { type: 'text/plain' });
+  await post(name, '{"celsius":3.2}', { event: 'measured', type: 'application/json' });
+  await publish('hello from the page');
   await take('live');
 
   await page.emulateMedia({ colorScheme: 'dark' });
-  await page.getByRole('button', { name: 'Cut' }).click();
-  await post(names[0], 'sent while the page was cut');
+  await page.getByRole('button', { name: 'Cut' }).nth(1).click();
+  await publish('sent while SSE was cut');
   await take('cut');
 
   await page.emulateMedia({ colorScheme: 'light' });
   await page.setViewportSize({ width: 360, height: 640 });
-  await page.getByRole('button', { name: 'Reconnect' }).click();
-  await page.getByText('sent while', { exact: false }).waitFor();
+  await page.locator('[data-state=Resumed]').waitFor();
+  await page.locator('section').nth(1).scrollIntoViewIfNeeded();
   await take('resumed');
 
   await page.setViewportSize({ width: 800, height: 520 });
-  await page.goto(`${server}/channels/${names}?after=1766-42`);
+  await page.goto(`${server}/channels/${name}?after=1766-42`);
   await page.getByText('sent while', { exact: false }).waitFor();
   await take('gap');
 }

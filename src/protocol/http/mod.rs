@@ -22,7 +22,7 @@ pub use response::{CONTINUE, Date, finish_head, header, header_display, start_re
 pub use uri::{Authority, decode_authority, percent_decode, percent_encode_header};
 
 /// RFC 9110 5.6.2: the bytes of a token, which methods and field names are.
-fn is_token_byte(byte: u8) -> bool {
+pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -10,6 +10,8 @@
 
 use std::borrow::Cow;
 
+use crate::protocol::http::is_token_byte;
+
 /// How far back a compressed message may refer: 2^9 to 2^15 bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -221,11 +223,6 @@ impl<'a> Tokens<'a> {
         }
         if value.is_empty() { Err(Malformed) } else { Ok(Cow::Owned(value)) }
     }
-}
-
-/// RFC 9110 5.6.2: `tchar`.
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1_smol::Sha1;
 
-use super::extensions::{self, Deflate, is_token_byte};
+use super::extensions::{self, Deflate};
 use crate::error::Code;
-use crate::protocol::http::{BodyLength, Method, RequestHead, Version};
+use crate::protocol::http::{BodyLength, Method, RequestHead, Version, is_token_byte};
 
 /// A handshake that can be answered with 101.
 #[derive(Clone, PartialEq, Eq)]

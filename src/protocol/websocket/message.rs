@@ -183,6 +183,10 @@ impl Decoder {
         unmask(part, self.mask);
         self.mask.rotate_left(taken % 4);
         self.left -= taken;
+        if self.gathered.capacity() - self.gathered.len() < taken {
+            // As much again as there is, but never more than this frame will fill.
+            self.gathered.reserve_exact(taken.max(self.gathered.len().min(taken + self.left)));
+        }
         self.gathered.extend_from_slice(part);
         if self.message == Some(Kind::Text) && !self.compressed {
             self.checked += whole_characters(&self.gathered[self.checked..])?;

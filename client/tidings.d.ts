@@ -1,0 +1,115 @@
+/** One message. */
+export interface Message {
+  /** The cursor just after it. */
+  id: string;
+  channel: string;
+  /** The event name it was published with. */
+  event?: string;
+  /** The media type it was published with. */
+  type?: string;
+  /** Unix milliseconds at which the server took it; for people. */
+  time: number;
+  /** Text, or bytes if it was published as bytes. */
+  data: string | Uint8Array;
+  gap?: undefined;
+}
+
+/** A loss: messages after `after`, through `through`, may be missing. */
+export interface Gap {
+  after: string;
+  through: string;
+  /** Where delivery goes on. */
+  cursor: string;
+  /** `evicted`: no longer kept. Otherwise: forget what you know, everything kept follows. */
+  reason: 'evicted' | 'epoch' | 'future' | 'unknown';
+}
+
+/**
+ * `connecting`: no transport has brought anything yet. `open`: messages come. `waiting`: the next
+ * try comes later. `idle`: there are no channels. `closed`: for good.
+ */
+export type State = 'idle' | 'connecting' | 'open' | 'waiting' | 'closed';
+
+export type Transport = 'websocket' | 'sse' | 'poll';
+
+/** Why a link ended, or why a call was refused. */
+export interface TidingsError extends Error {
+  /** The server's stable code, as `message_too_large`; for a WebSocket's end its close code. */
+  code?: string | number;
+  /** The status of the HTTP answer. */
+  status?: number;
+  /** Whose link it was. */
+  transport?: Transport;
+  /** The server asked to wait so many milliseconds. */
+  wait?: number;
+  /** The client has given up: trying again would not help. */
+  final?: boolean;
+}
+
+export interface Options {
+  /** Names, or names joined by commas. None: a client that only publishes. */
+  channels?: string | readonly string[];
+  /** A cursor, `now` (the default) or `earliest`. */
+  after?: string;
+  /** A bearer token, or what gives a fresh one when it is first needed and when the server refuses it. */
+  token?: string | (() => string | Promise<string>);
+  /** Which transports may be used, the best first. Default: all three. */
+  transports?: readonly Transport[];
+  /** Closes the client when it is aborted. */
+  signal?: AbortSignal;
+}
+
+export interface PublishOptions {
+  event?: string;
+  /** A media type. Bytes without one are `application/octet-stream`. */
+  type?: string;
+  /** The idempotency key: with the same one, the same message is published once. Default: a random one. */
+  key?: string;
+}
+
+export interface Published {
+  id: string;
+  channel: string;
+  /** How many connections were attached just before. */
+  subscribers: number;
+}
+
+export interface TidingsEvents {
+  message: CustomEvent<Message>;
+  gap: CustomEvent<Gap>;
+  state: CustomEvent<State>;
+  transport: CustomEvent<Transport>;
+  /** A link ended, or could not begin. The client goes on by itself unless `detail.final`. */
+  error: CustomEvent<TidingsError>;
+}
+
+export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap; id?: undefined }> {
+  readonly state: State;
+  /** The transport that delivers, or that did so last. */
+  readonly transport: Transport | undefined;
+  /** After the last message that was delivered. Keep it, and give it to `after` later. */
+  readonly cursor: string | undefined;
+
+  /** Resolves when the server has taken the message, rejects with its refusal. */
+  publish(channel: string, data: string | Uint8Array, options?: PublishOptions): Promise<Published>;
+  /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */
+  subscribe(channels: string | readonly string[]): Promise<void>;
+  unsubscribe(channels: string | readonly string[]): Promise<void>;
+  close(): void;
+
+  addEventListener<T extends keyof TidingsEvents>(
+    type: T,
+    listener: ((event: TidingsEvents[T]) => void) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  removeEventListener<T extends keyof TidingsEvents>(
+    type: T,
+    listener: ((event: TidingsEvents[T]) => void) | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+}
+
+/** Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. */
+export function connect(url: string | URL, options?: Options): Tidings;
