@@ -88,8 +88,9 @@ pub struct Config {
     /// A reader that takes no byte although something waits for it. Default 60 s; then the
     /// connection is closed, and the client resumes by its cursor.
     pub stall_timeout: Duration,
-    /// How long a peer may take to end its side after the last byte is out, and the peer of a
-    /// WebSocket that we close to answer the close frame before that. Default 3 s.
+    /// How long a peer may take once we close: to answer the close frame of a WebSocket, to read the
+    /// last bytes and to end its side, all together. Default 3 s; who takes bytes after a pause has it
+    /// anew.
     pub close_timeout: Duration,
     /// An SSE stream with nothing to say gets a heartbeat this often. Default 15 s, below the 30 s
     /// of the most impatient proxies.

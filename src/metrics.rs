@@ -211,6 +211,8 @@ pub struct Snapshot<'a> {
     pub intake_bytes: usize,
     /// What waits for readers, in bytes.
     pub output_bytes: usize,
+    /// WebSocket messages compressed.
+    pub compressed: u64,
     /// The life of the log.
     pub epoch: Epoch,
     /// The number of the newest message.
@@ -317,6 +319,11 @@ static FAMILIES: &[Family] = &[
                 out.labelled(&[("transport", name)], now.counters.deliveries[transport as usize]);
             }
         },
+    ),
+    counter(
+        "tidings_messages_compressed_total",
+        "WebSocket messages run through the compressor, each once for all who read it.",
+        |now, out| out.value(now.compressed),
     ),
     counter("tidings_received_bytes_total", "Bytes read from all connections.", |now, out| {
         out.value(now.counters.received_bytes);
@@ -484,6 +491,7 @@ mod tests {
                 subscribers: [0; 3],
                 intake_bytes: 0,
                 output_bytes: 0,
+                compressed: 0,
                 epoch: Epoch::from_random(0),
                 head: 0,
                 draining: false,

@@ -394,6 +394,25 @@ fn no_label_names_a_channel() {
     }
 }
 
+/// Once for all who read it: by whatever windows, and in a form of its own for those who want only
+/// the payload. What is short is not compressed, and nothing is for who did not offer it.
+#[cfg(feature = "deflate")]
+#[test]
+fn a_compressed_message_is_counted_once_for_all() {
+    let mut server = Server::start(|_| {});
+    let offer = |window_bits| Some(clients::Offer { window_bits });
+    for (protocol, offer) in [(None, offer(None)), (None, offer(Some(15))), (None, None), (Some("tidings.raw"), None)] {
+        server.ask(&clients::upgrade_with("a", "", protocol, offer));
+    }
+    for (length, want) in [(511, 0), (512, 1), (5000, 2)] {
+        server.ask(&clients::post("a", "", "", &vec![b'x'; length]));
+        assert_eq!(server.scrape().get("tidings_messages_compressed_total"), want, "{length} bytes");
+    }
+    server.ask(&clients::upgrade_with("a", "", Some("tidings.raw"), offer(None)));
+    server.ask(&clients::post("a", "", "", &[b'x'; 512]));
+    assert_eq!(server.scrape().get("tidings_messages_compressed_total"), 4, "as an object, and alone");
+}
+
 /// protocol: bounded in number (oldest go first, counted in the metrics)
 #[test]
 fn keys_that_go_before_their_time_are_counted() {

@@ -285,8 +285,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "close-timeout",
                 Kind::Time(|s| &mut s.config.close_timeout, TICK..=TIME_MAX),
-                "How long a closing connection may take to read the last bytes, and a WebSocket before that to answer the \
-                 close frame.",
+                "How long a closing connection may take in all: a WebSocket to answer the close frame, each to read the \
+                 last bytes and to end its side.",
                 "1s",
             ),
             option(

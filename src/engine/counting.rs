@@ -183,6 +183,7 @@ impl Engine {
             subscribers: self.subscribers,
             intake_bytes: self.intake_bytes,
             output_bytes: self.own_bytes + self.hub.detached_bytes(),
+            compressed: self.delivery.compression.done(),
             epoch: self.hub.epoch(),
             head: self.hub.head(),
             draining: self.leaving.is_some(),

@@ -339,7 +339,7 @@ impl Engine {
     // Ends.
 
     /// Ends a connection in good order: what waits is written, then its sending side is shut, then
-    /// the peer gets time to read it.
+    /// the peer reads it and ends its own side. One deadline bounds all of that.
     fn finish(&mut self, index: u32, reason: CloseReason) {
         self.unsubscribe(index);
         let connection = &mut self.connections[index];
@@ -376,7 +376,6 @@ impl Engine {
         } else {
             connection.state = State::Lingering;
             self.finished.push(index);
-            self.set_deadline(index, self.config.close_timeout);
         }
     }
 

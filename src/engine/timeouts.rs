@@ -7,8 +7,7 @@
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
-//! | `Closing` | the peer's close frame is waited for no longer |
-//! | `Finishing`, `Lingering` | close |
+//! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all |
 
 use std::time::Duration;
 
@@ -65,8 +64,7 @@ impl Engine {
             }
             State::Stream => self.beat(index),
             State::WebSocket => self.ping(index),
-            State::Closing => self.end_closing(index),
-            State::Finishing | State::Lingering => {
+            State::Closing | State::Finishing | State::Lingering => {
                 let reason = connection.reason;
                 self.kill(index, reason);
             }

@@ -474,11 +474,11 @@ impl Engine {
         }
     }
 
-    /// The peer has answered our close frame, or is not waited for any longer.
+    /// The peer has answered our close frame, or will not. The deadline stays the one that was set
+    /// when we closed.
     pub(super) fn end_closing(&mut self, index: u32) {
         self.connections[index].state = State::Finishing;
         self.drop_input(index);
-        self.set_deadline(index, self.config.close_timeout);
         self.finish_if_written(index);
     }
 }

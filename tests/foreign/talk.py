@@ -4,7 +4,7 @@
 
 PROGRAM is the tidings binary. Each client publishes and subscribes, text and binary, without a
 subprotocol, with tidings.raw and by the commands of tidings.v1, and hears every byte as it was sent.
-Where a client offers compression it is on if the server agrees; what is heard is the same.
+Each offers compression, and the server agrees: what is heard is the same, and what is sent is less.
 
 Prints what happened, and exits with 1 if anything differs. NODE_PATH says where npm's packages are;
 Python's must be importable.
@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -46,7 +47,8 @@ def main(program):
             without_a_subprotocol(server, name)
             raw(server, name)
             extensions = commands(server, name)
-            print(f"{name:<12} all heard as sent; extensions agreed: {extensions}")
+            spared = compressed(server, name)
+            print(f"{name:<12} all heard as sent; agreed: {extensions}; {spared}")
 
 
 def without_a_subprotocol(server, name):
@@ -97,6 +99,28 @@ def commands(server, name):
         expect(answer["error"]["code"] == "bad_command", f"{name}: {answer}")
     expect(talk.closed == "closed 1000", f"{name}: {talk.closed}")
     return talk.extensions
+
+
+def compressed(server, name):
+    """A long message of little sense is short on the way back; noise comes as it is."""
+    told = []
+    with Talk(server, name, f"deflate-{name}", "tidings.raw") as talk:
+        expect("permessage-deflate" in talk.extensions, f"{name}: agreed {talk.extensions}")
+        for payload, is_less in [("x" * 200_000, True), (os.urandom(200_000), False)]:
+            before = server.metrics()
+            talk.send(payload)
+            expect(talk.next() == payload, f"{name}: {payload[:40]!r}")
+            after = server.metrics()
+            there, back, times = (after[metric] - before[metric] for metric in METRICS)
+            # The answer to a scrape is some KiB too.
+            fits = back < 20_000 if is_less else back > 200_000
+            expect(fits and times == 1, f"{name}: {there} bytes there, {back} back, compressed {times} times")
+            # Not every client that inflates also deflates.
+            told.append(f"{there} there, {back} back")
+    return f"200000 bytes took {told[0]}, of noise {told[1]}, with a scrape"
+
+
+METRICS = ["tidings_received_bytes_total", "tidings_sent_bytes_total", "tidings_messages_compressed_total"]
 
 
 class Talk:
@@ -165,6 +189,11 @@ class Server:
             expect(line, "the server has ended before it was listening")
             match = re.match(r"listening on (http://\S+)", line)
             self.url = match and match[1]
+
+    def metrics(self):
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: int(value) for name, _, value in (line.partition(" ") for line in lines) if name in METRICS}
 
     def __enter__(self):
         return self

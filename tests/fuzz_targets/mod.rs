@@ -31,6 +31,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", websocket::frame),
     ("message", websocket::message),
     ("close", websocket::close),
+    ("deflate", websocket::deflate),
     ("command", words::command),
     ("cursor", words::cursor),
     ("options", words::options),

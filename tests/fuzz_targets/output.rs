@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidings::internals::form::{self, Form};
+use tidings::internals::websocket::{Deflater, Window};
 use tidings::internals::{Gap, GapReason, Message, Payload, json as writer, names};
 use tidings::{Code, Cursor, Epoch};
 
@@ -241,6 +242,9 @@ pub fn form(input: &[u8]) {
             _ => {}
         }
     }
+    let window = Window::ALL[before.len() % Window::ALL.len()];
+    compressed(Form::WsJson, Form::WsJsonDeflate(window), window, &message);
+    compressed(Form::WsRaw, Form::WsRawDeflate(window), window, &message);
 
     let mut object = Vec::new();
     form::write(Form::Poll, &message, &mut object);
@@ -260,8 +264,26 @@ pub fn form(input: &[u8]) {
     assert_eq!(Json::parse(&first).expect("JSON").text("cursor"), Ok(gap.cursor.to_string().as_str()));
 }
 
+/// A form that may be compressed says what the plain one says, compressed or not.
+fn compressed(plain: Form, form: Form, window: Window, message: &Message<'_>) {
+    let (mut want, mut alone, mut payload, mut deflated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    form::write(plain, message, &mut want);
+    form::write(form, message, &mut alone);
+    assert_eq!((form.plain(), form.window(), &alone), (plain, Some(window), &want));
+    form::ws_payload(form, message, &mut payload);
+    if window.holds(payload.len()) && Deflater::default().deflate(&payload, &mut deflated) {
+        let mut out = b"before".to_vec();
+        form::ws_compressed(form, message, &deflated, &mut out);
+        assert!(out.len() < 6 + want.len());
+        assert_eq!(frame_of(Frames::agreed(1 << window as u8), &out[6..]), frame(&want));
+    }
+}
+
 fn frame(wire: &[u8]) -> Frame {
-    let mut frames = Frames::default();
+    frame_of(Frames::default(), wire)
+}
+
+fn frame_of(mut frames: Frames, wire: &[u8]) -> Frame {
     frames.receive(wire);
     let frame = frames.next_frame().expect("a frame by the standard").expect("a whole frame");
     assert_eq!(frames.next_frame(), Ok(None), "one frame");

@@ -10,7 +10,7 @@ use kernel::{Kernel, Wire};
 use tidings::Publication;
 use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
 
-use super::clients::{self, Frames, Part, Responses};
+use super::clients::{self, Frames, Head, Part, Responses};
 use super::{Input, in_every_way};
 
 /// Small bounds, so that an input of some hundred bytes reaches them.
@@ -26,6 +26,7 @@ fn config() -> Config {
     config.idempotency_keys_max = 3;
     config.intake_bytes_max = 8000;
     config.output_bytes_max = 8000;
+    config.deflate_bytes_min = 30;
     config.drain = Duration::from_secs(2);
     config
 }
@@ -159,7 +160,11 @@ fn step(script: &mut Input<'_>, server: &mut EventLoop<Kernel>, commands: &Comma
         2..=4 => client.send(server.os(), &request(script)),
         5..=6 => {
             let first = script.byte();
-            let mut frame = clients::client_frame(clients::BINARY, script.some());
+            let mut payload = script.some().to_vec();
+            if first & 0x70 == clients::COMPRESSED {
+                payload = clients::deflate::deflate(&payload, payload.len() % clients::deflate::WAYS);
+            }
+            let mut frame = clients::client_frame(clients::BINARY, &payload);
             frame[0] = first;
             client.send(server.os(), &frame);
         }
@@ -187,7 +192,8 @@ fn step(script: &mut Input<'_>, server: &mut EventLoop<Kernel>, commands: &Comma
 fn request(script: &mut Input<'_>) -> Vec<u8> {
     let set = ["a", "b", "a,b", "c"][script.number(4)];
     let sse = "Accept: text/event-stream\r\n";
-    match script.number(12) {
+    let narrow = clients::Offer { window_bits: Some(9) };
+    match script.number(14) {
         0 => clients::get(set, "", ""),
         1 => clients::get(set, "?wait=0&after=earliest", ""),
         2 => clients::get(set, "?wait=1&format=raw&after=earliest", ""),
@@ -199,6 +205,8 @@ fn request(script: &mut Input<'_>) -> Vec<u8> {
         8 => clients::upgrade(set, "", Some("tidings.raw")),
         9 => format!("DELETE /channels/{set} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes(),
         10 => clients::post(set, "?event=e", "Idempotency-Key: k\r\n", script.some()),
+        12 => clients::upgrade_with(set, "?after=earliest", None, Some(clients::Offer { window_bits: None })),
+        13 => clients::upgrade_with(set, "", Some("tidings.raw"), Some(narrow)),
         _ => clients::post(set, "", "", script.some()),
     }
 }
@@ -219,9 +227,9 @@ impl Client {
 
     fn send(&mut self, kernel: &mut Kernel, bytes: &[u8]) {
         kernel.send(self.wire, bytes);
-        // The answer to HEAD has a length and no body; compressed frames are for another reader.
+        // The answer to HEAD has a length and no body.
         let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
-        self.readable &= !has(b"HE") && !has(b"AD") && !has(b"deflate");
+        self.readable &= !has(b"HE") && !has(b"AD");
     }
 
     fn read(&mut self, kernel: &mut Kernel, bytes_max: usize) {
@@ -232,7 +240,7 @@ impl Client {
         self.responses.receive(&bytes);
         while let Some(part) = self.responses.next_part().expect("a response by RFC 9112") {
             match (part, &mut self.frames) {
-                (Part::Head(head), _) if head.status == 101 => self.frames = Some(Frames::default()),
+                (Part::Head(head), _) if head.status == 101 => self.frames = Some(frames(&head)),
                 (Part::Body(bytes), Some(frames)) => {
                     frames.receive(&bytes);
                     while frames.next_frame().expect("a frame by RFC 6455").is_some() {}
@@ -241,4 +249,11 @@ impl Client {
             }
         }
     }
+}
+
+/// A reader of what is sent behind this 101: compressed only if that was agreed, in its window.
+fn frames(head: &Head) -> Frames {
+    let Some(agreed) = head.header("Sec-WebSocket-Extensions") else { return Frames::default() };
+    let bits = agreed.split_once("server_max_window_bits=").map_or("15", |(_, bits)| bits);
+    Frames::agreed(1 << bits.parse::<u32>().expect("a number, and nothing behind it"))
 }
