@@ -69,7 +69,8 @@ const FRAGMENT_BYTES: usize = 64;
 const REQUEST_COST: usize = 512;
 /// What acting on a frame costs: less, for there is no head to decode.
 const FRAME_COST: usize = 256;
-/// What looking at one subscriber costs, for the list of channels.
+/// What looking at one channel, resting ones included, or at one subscriber costs, for the list of
+/// channels.
 const LOOK_COST: usize = 16;
 /// The part of a turn's budget that peers cannot spend: it is there for other threads' commands.
 const COMMANDS_SHARE: usize = 4;
