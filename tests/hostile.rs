@@ -84,6 +84,21 @@ fn a_flood_of_lists_of_nothing_is_spread_over_turns() {
     }
 }
 
+/// The same with sets: attaching to 64 channels cost ten times a request, and counted as one.
+#[test]
+fn a_flood_of_polls_of_many_channels_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 64 * KIB);
+    let set: Vec<String> = (0..64).map(|nth| format!("a{nth}")).collect();
+    let polls = server.send(&clients::get(&set.join(","), "?wait=0", "").repeat(50));
+    let mut answered = 0;
+    while answered < 50 {
+        server.turn(1);
+        let news = server.statuses(polls).len();
+        assert!((1..=8).contains(&news), "{news} answers in one turn");
+        answered += news;
+    }
+}
+
 /// The same with frames: each `unsubscribe` is answered with the whole set.
 #[test]
 fn a_flood_of_commands_is_spread_over_turns() {
