@@ -99,6 +99,30 @@ fn a_flood_of_polls_of_many_channels_is_spread_over_turns() {
     }
 }
 
+/// Whose turn it was could spend the budget of a whole turn, and those behind it waited for one
+/// such turn of each flood.
+#[test]
+fn many_floods_do_not_make_the_others_wait_for_a_turn_of_each() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 128 * KIB);
+    let floods: Vec<Wire> = (0..8).map(|_| server.send(b"")).collect();
+    let other = server.send(b"");
+    for &flood in &floods {
+        server.turns.os().send(flood, &healthz().repeat(1000));
+    }
+    server.turns.os().send(other, &healthz());
+    let mut answered = 0;
+    loop {
+        server.turn(1);
+        answered += floods.iter().map(|&flood| server.statuses(flood).len()).sum::<usize>();
+        // A visit is a sixteenth of 128 KiB, a request counts half a KiB at least.
+        assert!(answered <= 2 * 8 * 16, "{answered} answers while another waited for its one");
+        if server.statuses(other) == ["200"] {
+            break;
+        }
+    }
+    assert!(answered > 0, "the floods came before it");
+}
+
 /// The same with frames: each `unsubscribe` is answered with the whole set.
 #[test]
 fn a_flood_of_commands_is_spread_over_turns() {
