@@ -53,6 +53,76 @@ fn a_flood_of_long_answers_is_spread_over_turns() {
     }
 }
 
+/// The same with lists of channels that are not in them: a name that has no message and no
+/// subscriber any more was passed over for nothing. Over 100,000 such, one connection's pipelined
+/// lists made one turn of seconds, in which nobody was served and no signal was heard.
+#[test]
+fn a_flood_of_lists_of_nothing_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 64 * KIB);
+    let traces: Vec<u8> = (0..1000).flat_map(|nth| clients::post(&format!("n{nth}"), "", "", b"")).collect();
+    let deletes: Vec<u8> = (0..1000)
+        .flat_map(|nth| format!("DELETE /channels/n{nth} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes())
+        .collect();
+    for (requests, status) in [(traces, "200"), (deletes, "204")] {
+        let wire = server.send(&requests);
+        let mut answered = 0;
+        while answered < 1000 {
+            server.turn(1);
+            let news = server.statuses(wire);
+            assert!(news.iter().all(|news| news == status), "{news:?}");
+            answered += news.len();
+        }
+    }
+    let lists = server.send(&b"GET /channels HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(50));
+    let mut answered = 0;
+    while answered < 50 {
+        server.turn(1);
+        let news = server.receive(lists).matches("{\"channels\":[]}\n").count();
+        // Each looks at 1000 channels.
+        assert!((1..=5).contains(&news), "{news} lists in one turn");
+        answered += news;
+    }
+}
+
+/// The same with sets: attaching to 64 channels cost ten times a request, and counted as one.
+#[test]
+fn a_flood_of_polls_of_many_channels_is_spread_over_turns() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 64 * KIB);
+    let set: Vec<String> = (0..64).map(|nth| format!("a{nth}")).collect();
+    let polls = server.send(&clients::get(&set.join(","), "?wait=0", "").repeat(50));
+    let mut answered = 0;
+    while answered < 50 {
+        server.turn(1);
+        let news = server.statuses(polls).len();
+        assert!((1..=8).contains(&news), "{news} answers in one turn");
+        answered += news;
+    }
+}
+
+/// Whose turn it was could spend the budget of a whole turn, and those behind it waited for one
+/// such turn of each flood.
+#[test]
+fn many_floods_do_not_make_the_others_wait_for_a_turn_of_each() {
+    let mut server = Server::start(|config| config.publish_bytes_per_turn_max = 128 * KIB);
+    let floods: Vec<Wire> = (0..8).map(|_| server.send(b"")).collect();
+    let other = server.send(b"");
+    for &flood in &floods {
+        server.turns.os().send(flood, &healthz().repeat(1000));
+    }
+    server.turns.os().send(other, &healthz());
+    let mut answered = 0;
+    loop {
+        server.turn(1);
+        answered += floods.iter().map(|&flood| server.statuses(flood).len()).sum::<usize>();
+        // A visit is a sixteenth of 128 KiB, a request counts half a KiB at least.
+        assert!(answered <= 2 * 8 * 16, "{answered} answers while another waited for its one");
+        if server.statuses(other) == ["200"] {
+            break;
+        }
+    }
+    assert!(answered > 0, "the floods came before it");
+}
+
 /// The same with frames: each `unsubscribe` is answered with the whole set.
 #[test]
 fn a_flood_of_commands_is_spread_over_turns() {

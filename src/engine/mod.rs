@@ -69,8 +69,14 @@ const FRAGMENT_BYTES: usize = 64;
 const REQUEST_COST: usize = 512;
 /// What acting on a frame costs: less, for there is no head to decode.
 const FRAME_COST: usize = 256;
-/// What looking at one subscriber costs, for the list of channels.
+/// What looking at one channel, resting ones included, or at one subscriber costs, for the list of
+/// channels.
 const LOOK_COST: usize = 16;
+/// What attaching to one channel, or looking whether it is read, costs: some 0.3 us.
+const CHANNEL_COST: usize = 128;
+/// The part of a turn's budget that one visit of a connection may spend. The others wait behind it:
+/// with a whole turn for each, a hundred floods would hold everybody up for a hundred turns.
+const VISIT_SHARE: usize = 16;
 /// The part of a turn's budget that peers cannot spend: it is there for other threads' commands.
 const COMMANDS_SHARE: usize = 4;
 /// The system numbers sockets by index; no machine has this many.

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::{DISCARD_BYTES_MAX, Engine, OWN_BYTES_PAUSE, Progress, UNANSWERED_MAX};
+use super::{DISCARD_BYTES_MAX, Engine, OWN_BYTES_PAUSE, Progress, UNANSWERED_MAX, VISIT_SHARE};
 use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Flags, NONE, State};
 
@@ -195,14 +195,17 @@ impl Engine {
     /// Returns how many bytes were consumed.
     fn process_bytes(&mut self, index: u32, reader: &mut Reader, work: &mut [u8]) -> usize {
         let mut at = 0;
+        let visit = self.config.publish_bytes_per_turn_max / VISIT_SHARE;
+        let left_for_others = self.turn_bytes.saturating_sub(visit);
         loop {
             let state = self.connections[index].state;
             let progress = match state {
                 State::Stream | State::Finishing | State::Lingering | State::Dead => return work.len(),
                 State::Closing => return at + self.process_closing(index, reader, &work[at..]),
                 _ if at == work.len() => return at,
-                // One connection must not make the turn long: the rest comes with the next.
-                _ if at > 0 && self.turn_bytes == 0 => Progress::Later,
+                // One connection must make neither the turn long nor the wait of those behind it: the
+                // rest comes with its next visit.
+                _ if at > 0 && self.turn_bytes <= left_for_others => Progress::Later,
                 State::Request if self.may_process(index) => self.process_request(index, reader, &mut work[at..]),
                 State::WebSocket if self.may_process(index) => self.process_frame(index, reader, &mut work[at..]),
                 State::Request | State::WebSocket | State::Held => Progress::Later,

@@ -200,14 +200,14 @@ impl Engine {
         body.extend_from_slice(b"{\"channels\":[");
         let mut last = None;
         let mut next = None;
-        let mut looks = 0;
-        for (nth, channel) in self.hub.list(prefix, after, LIST_MAX + 1).enumerate() {
+        let (mut looks, mut readers) = (0, 0);
+        for (nth, channel) in self.hub.list(prefix, after, LIST_MAX + 1, &mut looks).enumerate() {
             if nth == LIST_MAX {
                 next = last;
                 break;
             }
             let mut subscribers = [0; 3];
-            looks += self.hub.subscribers(channel.key).len();
+            readers += self.hub.subscribers(channel.key).len();
             for &(subscriber, _) in self.hub.subscribers(channel.key) {
                 subscribers[transport(self.connections[subscriber].state) as usize] += 1;
             }
@@ -231,7 +231,7 @@ impl Engine {
             json::write_string(&mut body, next);
         }
         body.extend_from_slice(b"}");
-        self.spend(looks * super::LOOK_COST);
+        self.spend((looks + readers) * super::LOOK_COST);
         let content = Content::json(&mut body);
         self.answer(index, reply, 200, Some(content), |_| {});
         self.body = body;

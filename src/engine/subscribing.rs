@@ -19,6 +19,7 @@ use crate::route::{self, Format, SubscribeRequest, Transport};
 
 impl Engine {
     pub(super) fn subscribe(&mut self, index: u32, reply: &Reply, request: SubscribeRequest) -> Result<(), Refusal> {
+        self.spend(request.channels.len() * super::CHANNEL_COST);
         let start = match self.hub.subscribe(index, &request.channels, &request.after) {
             Ok(start) => start,
             Err(SubscribeRefused::ChannelsFull) => return Err(channels_full(self.config.channels_max)),

@@ -260,6 +260,7 @@ impl Engine {
 
     fn widen(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
         let mut set = names::channel_set(set)?;
+        self.spend((set.len() + self.hub.channel_count(index)) * super::CHANNEL_COST);
         self.judge_command(index, Operation::Subscribe, &set)?;
         if self.leaving.is_some() {
             return Err(draining());
@@ -288,6 +289,7 @@ impl Engine {
 
     fn narrow(&mut self, index: u32, set: &[u8], reference: Option<&str>) -> Result<(), Refusal> {
         let set = names::channel_set(set)?;
+        self.spend((set.len() + self.hub.channel_count(index)) * super::CHANNEL_COST);
         self.tell_loss(index);
         self.advance_if_caught_up(index);
         let cursor = self.hub.cursor(self.hub.cursor_of(index));

@@ -109,19 +109,21 @@ impl Hub {
     }
 
     /// The channels whose names begin with `prefix`, after the name `after`, sorted by name. What
-    /// has neither messages nor subscribers is left out.
+    /// has neither messages nor subscribers is left out, but was looked at: `looks` counts it too.
     pub fn list<'a>(
         &'a self,
         prefix: &'a str,
         after: Option<&'a str>,
         max: usize,
+        looks: &'a mut usize,
     ) -> impl Iterator<Item = ChannelInfo<'a>> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         let begins = move |key: &ChannelKey| self.channel_name(*key).starts_with(prefix);
-        self.channels.range(from).take_while(begins).filter_map(|key| self.info(key)).take(max)
+        let range = self.channels.range(from).take_while(begins).inspect(|_| *looks += 1);
+        range.filter_map(|key| self.info(key)).take(max)
     }
 
     fn info(&self, key: ChannelKey) -> Option<ChannelInfo<'_>> {

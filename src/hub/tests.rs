@@ -319,7 +319,7 @@ fn the_list_pages_by_name_and_leaves_out_what_is_empty() {
             let span = info.oldest.zip(info.newest).map_or(String::new(), |(first, last)| format!("{first}-{last}"));
             format!("{} {} {} {span}", info.name, info.messages, info.bytes)
         };
-        hub.list(prefix, after, max).map(line).collect::<Vec<_>>().join("; ")
+        hub.list(prefix, after, max, &mut 0).map(line).collect::<Vec<_>>().join("; ")
     };
     assert_eq!(list("", None, 9), "a 1 97 3-3; ab 2 196 2-4; abc 0 0 ; b 1 97 1-1");
     assert_eq!(list("", None, 2), "a 1 97 3-3; ab 2 196 2-4");

@@ -678,7 +678,8 @@ impl Run {
 
     fn compare_list(&self) {
         for (prefix, after) in [("", None), ("a", None), ("ab", Some("ab")), ("", Some("b"))] {
-            let listed: Vec<&str> = self.hub.list(prefix, after, 99).map(|info| info.name).collect();
+            let mut looks = 0;
+            let listed: Vec<&str> = self.hub.list(prefix, after, 99, &mut looks).map(|info| info.name).collect();
             let mut want = self.known.keys().map(String::as_str).collect::<Vec<_>>();
             want.retain(|name| name.starts_with(prefix) && after.is_none_or(|after| *name > after));
             want.retain(|name| {
