@@ -98,6 +98,7 @@ const SMALL: usize = 4096;
 /// Invariant: they have at most `SPARE_BYTES_MAX` bytes of room, and are at most `SPARES_MAX`.
 #[derive(Debug, Default)]
 pub struct Spares {
+    #[allow(clippy::vec_box, reason = "whoever takes one keeps it boxed: the box is used again too")]
     buffers: Vec<Box<Buffer>>,
     bytes: usize,
 }
