@@ -14,6 +14,7 @@ const STORIES: &[(u64, &str)] = &[
     (7, "The answer to unsubscribe named the head to a client whose messages were still to be written."),
     (8, "Input held behind an unanswered publish was looked at again and again, until the turn's budget was spent."),
     (11, "The log gave up a burst that one large read had brought, before a healthy subscriber was visited."),
+    (73, "After a subscribe that was refused a gap began at a cursor that the client had never been told."),
     (197, "What a new channel had lost was told before the answer that named the channel."),
     (2517, "A WebSocket that read slowly was not pinged meanwhile, and closed as silent once it read again."),
     (2406, "The ticket of a client that had gone was given to another, who was then told of the first one's message."),

@@ -272,9 +272,14 @@ impl Engine {
             return Err(Refusal::new(Code::TooManyChannels, message));
         }
         self.tell_loss(index);
+        let told = self.hub.cursor_of(index);
         self.advance_if_caught_up(index);
         let cursor = self.hub.cursor(self.hub.cursor_of(index));
-        let start = self.hub.widen(index, &set).map_err(|_| channels_full(self.config.channels_max))?;
+        let Ok(start) = self.hub.widen(index, &set) else {
+            // A refusal names no cursor: the client stands where it was told that it stands.
+            self.hub.set_cursor(index, told);
+            return Err(channels_full(self.config.channels_max));
+        };
         if let (Some(app), false) = (&mut self.app, set.is_empty()) {
             let names: Vec<&str> = set.iter().map(String::as_str).collect();
             app.subscribed(&names, Transport::WebSocket);

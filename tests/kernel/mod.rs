@@ -669,8 +669,9 @@ impl Os for Kernel {
         if !self.has_reserve {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
-        // What is told no fault would strike is not turned away either.
-        let stands = self.backlog.iter().position(|wire| !self.connections[wire.0].reliable);
+        // Who is promised that no fault strikes is not turned away by one either.
+        let by_a_fault = self.now_ms < self.descriptors_gone_until_ms;
+        let stands = self.backlog.iter().position(|wire| !by_a_fault || !self.connections[wire.0].reliable);
         let wire = stands.and_then(|stands| self.backlog.remove(stands)).ok_or(io::ErrorKind::WouldBlock)?;
         self.idle_waits = 0;
         let connection = &mut self.connections[wire.0];
