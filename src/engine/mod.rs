@@ -9,12 +9,14 @@
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
 //! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
-//! `delivery` sends messages, `compression` makes them smaller; `timeouts` expires, `leaving` drains,
-//! `commands` serves other threads; `counting` counts what happens, `addresses` who comes from where.
+//! `delivery` sends messages, `batches` makes their bytes, `compression` makes them smaller;
+//! `timeouts` expires, `leaving` drains, `commands` serves other threads; `counting` counts what
+//! happens, `addresses` who comes from where.
 
 mod access;
 mod addresses;
 mod answers;
+mod batches;
 mod commands;
 mod compression;
 mod connection_log;

@@ -1,0 +1,245 @@
+//! Makes what a visit writes: messages in one form, contiguous, once for all who stand alike.
+//!
+//! A batch is found by the form, the channel and the first message to deliver, never by cursor:
+//! the cursors of equally caught-up subscribers differ. Knows nothing of what the kernel takes of it;
+//! `delivery` moves the cursors.
+//!
+//! Invariant: a batch serves the cursors from `floor` to before `first` and no others, and holds
+//! nothing that is evicted: it is forgotten with each trim.
+
+use super::delivery::Output;
+use super::{Engine, pending_of};
+use crate::config;
+use crate::connection::{Flags, MANY, NONE, State};
+use crate::form::{self, Form};
+use crate::gap::Gap;
+use crate::hub::{ChannelKey, Hub, MessageKey};
+use crate::message::Message;
+use crate::protocol::websocket::CloseCode;
+
+/// A batch ends with the message that reaches this size; so it is this, or one message.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// A scratch that grew beyond this is given back at the end of the turn.
+const SCRATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// `Config::memory_bound` counts as many scratches.
+const _: () = assert!(Form::COUNT + 2 == config::SCRATCHES);
+
+/// What is made for one visitor and serves the next.
+#[derive(Default)]
+pub(super) struct Batches {
+    pub(super) shared: [Batch; Form::COUNT],
+    /// The batch of one visitor that stands alone.
+    pub(super) single: Batch,
+    /// The form of the half-sent message last asked for.
+    pub(super) rest: Rest,
+}
+
+/// Messages in one form, contiguous.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) channel: u32,
+    /// A cursor from `floor` to before `first` has `first` as its next message here.
+    pub(super) floor: u64,
+    pub(super) first: u64,
+    pub(super) bytes: Vec<u8>,
+    /// Where each message ends in `bytes`, and its number.
+    pub(super) ends: Vec<End>,
+    /// For the whole answer to a poll: how many messages are in it.
+    pub(super) answered: usize,
+    /// Nothing of the channel is left after it.
+    pub(super) complete: bool,
+    pub(super) valid: bool,
+}
+
+#[derive(Copy, Clone)]
+pub(super) struct End {
+    pub(super) at: u32,
+    pub(super) message: MessageKey,
+    pub(super) seq: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Rest {
+    pub(super) of: Option<(Form, u64)>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Batches {
+    /// Slots of evicted messages may be used again: nothing made before may serve any more.
+    pub(super) fn forget(&mut self) {
+        self.shared.iter_mut().for_each(|batch| batch.valid = false);
+        self.rest.of = None;
+        let scratches = self.shared.iter_mut().chain([&mut self.single]).map(|batch| &mut batch.bytes);
+        for scratch in scratches.chain([&mut self.rest.bytes]) {
+            if scratch.capacity() > SCRATCH_BYTES_MAX {
+                *scratch = Vec::new();
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Makes the bytes that this subscriber gets next.
+    pub(super) fn next_batch(&mut self, index: u32) -> Output {
+        if self.connections[index].state == State::Held {
+            return self.next_answer(index);
+        }
+        if let Some(gap) = self.hub.loss(index) {
+            self.tell_gap(index, &gap);
+            // The gap goes out first, the messages behind it with the next visit.
+            return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };
+        }
+        let connection = &mut self.connections[index];
+        let form = connection.form;
+        let delivery = &mut self.delivery;
+        let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
+            delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
+            // Compressed, many large messages fit into a batch: it ends where the turn's share does.
+            !delivery.compression.is_spent()
+        };
+        let output = if connection.pending == MANY {
+            let messages = self.hub.merged_after(index);
+            delivery.batches.single.fill(&self.hub, messages, &mut write);
+            Output::Single
+        } else {
+            let cursor = self.hub.cursor_of(index);
+            let batch = &mut delivery.batches.shared[form.number()];
+            if !batch.serves(connection.pending, cursor) {
+                batch.build(&self.hub, ChannelKey(connection.pending), cursor, &mut write);
+            }
+            Output::Batch(form)
+        };
+        let batch = match output {
+            Output::Batch(form) => &self.delivery.batches.shared[form.number()],
+            _ => &self.delivery.batches.single,
+        };
+        if batch.ends.is_empty() {
+            self.connections[index].pending = NONE;
+            return Output::Nothing;
+        }
+        output
+    }
+
+    pub(super) fn form_rest(&mut self, index: u32) {
+        let connection = &self.connections[index];
+        let key = MessageKey(connection.message);
+        let of = Some((connection.form, self.hub.seq(key)));
+        let rest = &mut self.delivery.batches.rest;
+        if rest.of != of {
+            rest.bytes.clear();
+            self.delivery.compression.write(
+                connection.form,
+                &self.hub.message(key),
+                self.config.deflate_bytes_min,
+                &mut rest.bytes,
+            );
+            rest.of = of;
+        }
+    }
+
+    /// Tells a subscriber that messages are lost to it, in its own way.
+    pub(super) fn tell_gap(&mut self, index: u32, gap: &Gap) {
+        self.count_gap(gap);
+        let connection = &mut self.connections[index];
+        match connection.form.plain() {
+            Form::WsRaw => self.close_websocket(
+                index,
+                CloseCode::CANNOT_RESUME,
+                "messages are lost, and tidings.raw cannot say which",
+            ),
+            Form::WsJson => connection.own(&mut self.spares).append_with(|out| form::ws_gap(gap, out)),
+            form => connection.own(&mut self.spares).append_with(|out| form::sse_gap(form, gap, out)),
+        }
+    }
+
+    // Long polls.
+
+    /// Makes the answer of a held poll that has news; `Nothing` if it has none after all.
+    fn next_answer(&mut self, index: u32) -> Output {
+        let gap = self.hub.loss(index);
+        if gap.is_none() && !self.hub.has_news(index) {
+            self.connections[index].pending = NONE;
+            return Output::Nothing;
+        }
+        let connection = &self.connections[index];
+        let shared = gap.is_none()
+            && connection.pending != MANY
+            && connection.flags.has(Flags::KEEP_ALIVE)
+            && !connection.flags.has(Flags::RAW)
+            && connection.cold.as_ref().is_none_or(|cold| cold.origin.is_none())
+            && !connection.flags.has(Flags::HTTP_10)
+            && self.hub.channel_count(index) == 1;
+        if !shared {
+            self.answer_poll(index, gap.as_ref());
+            return Output::Own;
+        }
+        let channel = connection.pending;
+        let cursor = self.hub.cursor_of(index);
+        if !self.delivery.batches.shared[Form::Poll.number()].serves(channel, cursor) {
+            let mut batch = std::mem::take(&mut self.delivery.batches.shared[Form::Poll.number()]);
+            batch.bytes.clear();
+            batch.answered = self.write_poll_answer(index, None, &mut batch.bytes);
+            batch.serve_from(&self.hub, ChannelKey(channel), cursor);
+            self.delivery.batches.shared[Form::Poll.number()] = batch;
+        }
+        Output::Answer
+    }
+}
+
+impl Batch {
+    fn serves(&self, channel: u32, cursor: u64) -> bool {
+        self.valid && self.channel == channel && self.floor <= cursor && cursor < self.first
+    }
+
+    fn build(
+        &mut self,
+        hub: &Hub,
+        channel: ChannelKey,
+        cursor: u64,
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
+    ) {
+        self.fill(hub, hub.following(channel, cursor), write);
+        self.serve_from(hub, channel, cursor);
+        self.valid = !self.ends.is_empty();
+    }
+
+    /// Notes which cursors the bytes serve.
+    fn serve_from(&mut self, hub: &Hub, channel: ChannelKey, cursor: u64) {
+        if let Some(first) = hub.next_after(channel, cursor) {
+            self.channel = pending_of(channel);
+            self.first = hub.seq(first);
+            self.floor = hub.before(channel, first);
+            self.valid = true;
+        }
+    }
+
+    /// Takes messages for as long as there is room and `write` wants another.
+    fn fill(
+        &mut self,
+        hub: &Hub,
+        messages: impl Iterator<Item = MessageKey>,
+        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
+    ) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.valid = false;
+        self.complete = true;
+        let mut wants_more = true;
+        for message in messages {
+            let before = self.bytes.len();
+            if before >= BATCH_BYTES || !wants_more {
+                self.complete = false;
+                break;
+            }
+            wants_more = write(&hub.message(message), &mut self.bytes);
+            if self.bytes.len() > BATCH_BYTES && before > 0 {
+                self.bytes.truncate(before);
+                self.complete = false;
+                break;
+            }
+            self.ends.push(End { at: self.bytes.len() as u32, message, seq: hub.seq(message) });
+        }
+    }
+}
