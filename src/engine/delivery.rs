@@ -134,7 +134,6 @@ impl Engine {
 
     /// Puts the subscribers of a channel that has a new message into the ready queue.
     pub(super) fn wake_subscribers(&mut self, channel: ChannelKey) {
-        self.delivery.batches.shared.iter_mut().for_each(|batch| batch.valid = false);
         let news = pending_of(channel);
         for &(index, _) in self.hub.subscribers(channel) {
             let connection = &mut self.connections[index];

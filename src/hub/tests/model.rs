@@ -311,7 +311,7 @@ impl Run {
             kept: true,
             pins: Vec::new(),
         });
-        ("accepted", Outcome::Accepted { seq, message, subscribers })
+        ("accepted", Outcome::Accepted { seq, message, before: newest, subscribers })
     }
 
     fn subscribe(&mut self, seen: &mut BTreeSet<&'static str>) {
