@@ -86,7 +86,9 @@ impl Engine {
         if self.connections[index].state == State::Held {
             return self.next_answer(index);
         }
-        if let Some(gap) = self.hub.loss(index) {
+        if self.hub.has_loss(index)
+            && let Some(gap) = self.hub.loss(index)
+        {
             self.tell_gap(index, &gap);
             // The gap goes out first, the messages behind it with the next visit.
             return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };

@@ -252,17 +252,26 @@ impl Engine {
         let connection = &mut self.connections[index];
         connection.wrote = self.tick;
         if !whole {
-            connection.flags.set(Flags::BLOCKED);
-            if let Some(own) = &mut connection.own {
-                self.spares.exchange(own);
-            }
-            self.settle_fresh(index);
-            self.delivery.note_blocked(index, self.tick, &self.connections);
-            self.set_deadline(index, self.config.stall_timeout);
+            self.block(index);
         }
         self.account(index);
-        self.limit_output();
+        // Only what stays behind can be too much.
+        if !whole {
+            self.limit_output();
+        }
         self.finish_if_written(index);
+    }
+
+    /// The system took no more: nothing goes out before it says "writable".
+    fn block(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        connection.flags.set(Flags::BLOCKED);
+        if let Some(own) = &mut connection.own {
+            self.spares.exchange(own);
+        }
+        self.settle_fresh(index);
+        self.delivery.note_blocked(index, self.tick, &self.connections);
+        self.set_deadline(index, self.config.stall_timeout);
     }
 
     /// Ends a visit: whoever has more to get stands at the end of the queue again.
