@@ -1,16 +1,17 @@
 //! Makes what a visit writes: messages in one form, contiguous, once for all who stand alike.
 //!
-//! A batch is found by the form, the channel and the first message to deliver, never by cursor:
-//! the cursors of equally caught-up subscribers differ. Knows nothing of what the kernel takes of it;
-//! `delivery` moves the cursors.
+//! A batch is found by the form, the channel with news (or the whole set, if several have any) and
+//! the first message to deliver, never by cursor: the cursors of equally caught-up subscribers
+//! differ. Knows nothing of what the kernel takes of it; `delivery` moves the cursors.
 //!
 //! Invariant: a batch serves the cursors from `floor` to before `first` and no others, and holds
 //! nothing that is evicted: it is forgotten with each trim.
 
-use super::delivery::Output;
-use super::{Engine, pending_of};
+use super::Engine;
+use super::compression::Compression;
+use super::delivery::{Delivery, Output};
 use crate::config;
-use crate::connection::{Flags, MANY, NONE, State};
+use crate::connection::{Connection, Flags, MANY, NONE, State};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::hub::{ChannelKey, Hub, MessageKey};
@@ -29,9 +30,11 @@ const _: () = assert!(Form::COUNT + 2 == config::SCRATCHES);
 /// What is made for one visitor and serves the next.
 #[derive(Default)]
 pub(super) struct Batches {
+    /// By form: for who has news in one channel.
     pub(super) shared: [Batch; Form::COUNT],
-    /// The batch of one visitor that stands alone.
-    pub(super) single: Batch,
+    /// For who has news in several: the last one made, and its form.
+    pub(super) merged: Batch,
+    merged_form: Option<Form>,
     /// The form of the half-sent message last asked for.
     pub(super) rest: Rest,
 }
@@ -39,18 +42,18 @@ pub(super) struct Batches {
 /// Messages in one form, contiguous.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) channel: u32,
-    /// A cursor from `floor` to before `first` has `first` as its next message here.
-    pub(super) floor: u64,
-    pub(super) first: u64,
+    /// The one channel, or the whole set of who has news in several.
+    channels: Vec<ChannelKey>,
+    /// A cursor from `floor` to before `first` has `first` as its next message there. 0: nobody's has.
+    floor: u64,
+    first: u64,
     pub(super) bytes: Vec<u8>,
     /// Where each message ends in `bytes`, and its number.
     pub(super) ends: Vec<End>,
     /// For the whole answer to a poll: how many messages are in it.
     pub(super) answered: usize,
-    /// Nothing of the channel is left after it.
+    /// Nothing of the channels is left after it.
     pub(super) complete: bool,
-    pub(super) valid: bool,
 }
 
 #[derive(Copy, Clone)]
@@ -69,9 +72,9 @@ pub(super) struct Rest {
 impl Batches {
     /// Slots of evicted messages may be used again: nothing made before may serve any more.
     pub(super) fn forget(&mut self) {
-        self.shared.iter_mut().for_each(|batch| batch.valid = false);
+        self.shared.iter_mut().chain([&mut self.merged]).for_each(|batch| batch.first = 0);
         self.rest.of = None;
-        let scratches = self.shared.iter_mut().chain([&mut self.single]).map(|batch| &mut batch.bytes);
+        let scratches = self.shared.iter_mut().chain([&mut self.merged]).map(|batch| &mut batch.bytes);
         for scratch in scratches.chain([&mut self.rest.bytes]) {
             if scratch.capacity() > SCRATCH_BYTES_MAX {
                 *scratch = Vec::new();
@@ -93,35 +96,48 @@ impl Engine {
             // The gap goes out first, the messages behind it with the next visit.
             return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };
         }
-        let connection = &mut self.connections[index];
-        let form = connection.form;
-        let delivery = &mut self.delivery;
-        let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
-            delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
-            // Compressed, many large messages fit into a batch: it ends where the turn's share does.
-            !delivery.compression.is_spent()
-        };
-        let output = if connection.pending == MANY {
-            let messages = self.hub.merged_after(index);
-            delivery.batches.single.fill(&self.hub, messages, &mut write);
-            Output::Single
+        let is_empty;
+        let output = if self.connections[index].pending == MANY {
+            is_empty = self.merged_batch(index).ends.is_empty();
+            Output::Merged
         } else {
-            let cursor = self.hub.cursor_of(index);
-            let batch = &mut delivery.batches.shared[form.number()];
-            if !batch.serves(connection.pending, cursor) {
-                batch.build(&self.hub, ChannelKey(connection.pending), cursor, &mut write);
-            }
-            Output::Batch(form)
+            is_empty = self.shared_batch(index).ends.is_empty();
+            Output::Batch(self.connections[index].form)
         };
-        let batch = match output {
-            Output::Batch(form) => &self.delivery.batches.shared[form.number()],
-            _ => &self.delivery.batches.single,
-        };
-        if batch.ends.is_empty() {
+        if is_empty {
             self.connections[index].pending = NONE;
             return Output::Nothing;
         }
         output
+    }
+
+    /// The batch of all who have news in one channel, the same as this one.
+    fn shared_batch(&mut self, index: u32) -> &Batch {
+        let Connection { form, pending, .. } = self.connections[index];
+        let (channel, cursor) = (ChannelKey(pending), self.hub.cursor_of(index));
+        let Delivery { batches, compression, .. } = &mut self.delivery;
+        let batch = &mut batches.shared[form.number()];
+        if !batch.serves([channel], cursor) {
+            let write = writer(compression, form, self.config.deflate_bytes_min);
+            batch.fill(&self.hub, self.hub.following(channel, cursor), write);
+            batch.serve_from(&self.hub, [channel], cursor);
+        }
+        batch
+    }
+
+    /// The batch of all who read the same channels and have news in several of them.
+    fn merged_batch(&mut self, index: u32) -> &Batch {
+        let form = self.connections[index].form;
+        let cursor = self.hub.cursor_of(index);
+        let Delivery { batches, compression, .. } = &mut self.delivery;
+        let batch = &mut batches.merged;
+        if batches.merged_form != Some(form) || !batch.serves(self.hub.channels_of(index), cursor) {
+            let write = writer(compression, form, self.config.deflate_bytes_min);
+            batch.fill(&self.hub, self.hub.merged_after(index), write);
+            batch.serve_from(&self.hub, self.hub.channels_of(index), cursor);
+            batches.merged_form = Some(form);
+        }
+        batch
     }
 
     pub(super) fn form_rest(&mut self, index: u32) {
@@ -177,44 +193,45 @@ impl Engine {
             self.answer_poll(index, gap.as_ref());
             return Output::Own;
         }
-        let channel = connection.pending;
+        let channel = ChannelKey(connection.pending);
         let cursor = self.hub.cursor_of(index);
-        if !self.delivery.batches.shared[Form::Poll.number()].serves(channel, cursor) {
+        if !self.delivery.batches.shared[Form::Poll.number()].serves([channel], cursor) {
             let mut batch = std::mem::take(&mut self.delivery.batches.shared[Form::Poll.number()]);
             batch.bytes.clear();
             batch.answered = self.write_poll_answer(index, None, &mut batch.bytes);
-            batch.serve_from(&self.hub, ChannelKey(channel), cursor);
+            batch.serve_from(&self.hub, [channel], cursor);
             self.delivery.batches.shared[Form::Poll.number()] = batch;
         }
         Output::Answer
     }
 }
 
+/// How messages are written into a batch; it tells whether another may follow.
+fn writer(
+    compression: &mut Compression,
+    form: Form,
+    bytes_min: usize,
+) -> impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool {
+    move |message, out| {
+        compression.write(form, message, bytes_min, out);
+        // Compressed, many large messages fit into a batch: it ends where the turn's share does.
+        !compression.is_spent()
+    }
+}
+
 impl Batch {
-    fn serves(&self, channel: u32, cursor: u64) -> bool {
-        self.valid && self.channel == channel && self.floor <= cursor && cursor < self.first
+    fn serves(&self, channels: impl IntoIterator<Item = ChannelKey>, cursor: u64) -> bool {
+        (self.floor..self.first).contains(&cursor) && channels.into_iter().eq(self.channels.iter().copied())
     }
 
-    fn build(
-        &mut self,
-        hub: &Hub,
-        channel: ChannelKey,
-        cursor: u64,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
-    ) {
-        self.fill(hub, hub.following(channel, cursor), write);
-        self.serve_from(hub, channel, cursor);
-        self.valid = !self.ends.is_empty();
-    }
-
-    /// Notes which cursors the bytes serve.
-    fn serve_from(&mut self, hub: &Hub, channel: ChannelKey, cursor: u64) {
-        if let Some(first) = hub.next_after(channel, cursor) {
-            self.channel = pending_of(channel);
-            self.first = hub.seq(first);
-            self.floor = hub.before(channel, first);
-            self.valid = true;
-        }
+    /// Notes that the bytes serve this cursor, and which others.
+    fn serve_from(&mut self, hub: &Hub, channels: impl IntoIterator<Item = ChannelKey>, cursor: u64) {
+        self.channels.clear();
+        self.channels.extend(channels);
+        let next = self.channels.iter().filter_map(|&channel| hub.next_after(channel, cursor));
+        self.first = next.map(|message| hub.seq(message)).min().unwrap_or(0);
+        let before = self.channels.iter().map(|&channel| hub.before(channel, self.first));
+        self.floor = before.max().unwrap_or(0);
     }
 
     /// Takes messages for as long as there is room and `write` wants another.
@@ -222,11 +239,11 @@ impl Batch {
         &mut self,
         hub: &Hub,
         messages: impl Iterator<Item = MessageKey>,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
+        mut write: impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
     ) {
         self.bytes.clear();
         self.ends.clear();
-        self.valid = false;
+        self.first = 0;
         self.complete = true;
         let mut wants_more = true;
         for message in messages {

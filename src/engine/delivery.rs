@@ -44,7 +44,7 @@ pub(super) enum Output {
     Rest,
     Own,
     Batch(Form),
-    Single,
+    Merged,
     /// A whole answer to a held poll.
     Answer,
 }
@@ -228,7 +228,7 @@ impl Engine {
             Output::Own => self.connections[index].own.as_ref().map(|own| own.as_slice()),
             Output::Batch(form) => Some(&self.delivery.batches.shared[form.number()].bytes),
             Output::Answer => Some(&self.delivery.batches.shared[Form::Poll.number()].bytes),
-            Output::Single => Some(&self.delivery.batches.single.bytes),
+            Output::Merged => Some(&self.delivery.batches.merged.bytes),
         }
     }
 
@@ -246,7 +246,7 @@ impl Engine {
             Output::Rest => self.sent_rest(index, written),
             Output::Own => self.sent_own(index, written),
             Output::Batch(form) => self.sent_batch(index, written, Some(form)),
-            Output::Single => self.sent_batch(index, written, None),
+            Output::Merged => self.sent_batch(index, written, None),
             Output::Answer => self.sent_answer(index, written),
         };
         let connection = &mut self.connections[index];
@@ -330,7 +330,7 @@ impl Engine {
     fn sent_batch(&mut self, index: u32, written: usize, form: Option<Form>) -> bool {
         let batch = match form {
             Some(form) => &self.delivery.batches.shared[form.number()],
-            None => &self.delivery.batches.single,
+            None => &self.delivery.batches.merged,
         };
         let connection = &mut self.connections[index];
         if written >= batch.bytes.len() {
