@@ -65,20 +65,26 @@ pub(super) struct End {
 
 #[derive(Default)]
 pub(super) struct Rest {
-    pub(super) of: Option<(Form, u64)>,
+    /// The form, and the number of the message.
+    of: Option<(Form, u64)>,
     pub(super) bytes: Vec<u8>,
+    /// Since the turn began.
+    asked_for: bool,
 }
 
 impl Batches {
-    /// Slots of evicted messages may be used again: nothing made before may serve any more.
+    /// Slots of evicted messages may be used again: no batch made before may serve any more. The rest
+    /// of a message stays what it is, and is kept while somebody asks for it each turn.
     pub(super) fn forget(&mut self) {
-        self.shared.iter_mut().chain([&mut self.merged]).for_each(|batch| batch.first = 0);
-        self.rest.of = None;
-        let scratches = self.shared.iter_mut().chain([&mut self.merged]).map(|batch| &mut batch.bytes);
-        for scratch in scratches.chain([&mut self.rest.bytes]) {
-            if scratch.capacity() > SCRATCH_BYTES_MAX {
-                *scratch = Vec::new();
+        for batch in self.shared.iter_mut().chain([&mut self.merged]) {
+            batch.first = 0;
+            if batch.bytes.capacity() > SCRATCH_BYTES_MAX {
+                batch.bytes = Vec::new();
             }
+        }
+        let asked_for = std::mem::take(&mut self.rest.asked_for);
+        if !asked_for && self.rest.bytes.capacity() > SCRATCH_BYTES_MAX {
+            self.rest = Rest::default();
         }
     }
 }
@@ -140,11 +146,13 @@ impl Engine {
         batch
     }
 
+    /// Makes the half-sent message whole again, for the rest of it.
     pub(super) fn form_rest(&mut self, index: u32) {
         let connection = &self.connections[index];
         let key = MessageKey(connection.message);
         let of = Some((connection.form, self.hub.seq(key)));
         let rest = &mut self.delivery.batches.rest;
+        rest.asked_for = true;
         if rest.of != of {
             rest.bytes.clear();
             self.delivery.compression.write(
