@@ -199,6 +199,7 @@ impl Engine {
             && self.hub.channel_count(index) == 1;
         if !shared {
             self.answer_poll(index, gap.as_ref());
+            self.delivery.alone += self.connections[index].own_bytes();
             return Output::Own;
         }
         let channel = ChannelKey(connection.pending);

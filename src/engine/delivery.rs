@@ -23,6 +23,10 @@ use crate::hub::{ChannelKey, MessageKey};
 use crate::metrics::Limit;
 use crate::slab::Slab;
 
+/// Answers of polls that are not shared, or not read: so many bytes a turn, some 10 ms. What is over
+/// it waits for the next, so that thousands of large ones hold up nobody else.
+const ALONE_PER_TURN_MAX: usize = 16 * 1024 * 1024;
+
 /// What fan-out needs beyond the connections.
 #[derive(Default)]
 pub struct Delivery {
@@ -31,6 +35,8 @@ pub struct Delivery {
     output: Output,
     /// This visit has had its batch.
     served: bool,
+    /// Bytes that this turn made of polls' answers for one connection alone.
+    pub(super) alone: usize,
     /// Connections in the order they became blocked; stale entries are known by their tick.
     blocked: VecDeque<(u32, u32)>,
     fresh: Fresh,
@@ -130,6 +136,12 @@ fn is_blocked_since(connections: &Slab<Connection>, index: u32, tick: u32) -> bo
 }
 
 impl Engine {
+    /// The turn has its shares anew.
+    pub(super) fn begin_shares(&mut self) {
+        self.delivery.compression.begin_turn();
+        self.delivery.alone = 0;
+    }
+
     // A message is in the log.
 
     /// Puts the subscribers of a channel that has a new message into the ready queue.
@@ -183,8 +195,8 @@ impl Engine {
     /// Begins the next visit: the connection at the head of the ready queue.
     pub fn next_ready(&mut self) -> Option<u32> {
         loop {
-            // Compressing is slow: what is over the turn's share waits for the next.
-            if self.delivery.compression.is_spent() {
+            // Compressing is slow, and so are large answers: what is over the turn's share waits.
+            if self.delivery.compression.is_spent() || self.delivery.alone >= ALONE_PER_TURN_MAX {
                 return None;
             }
             let index = self.ready.pop_front()?;
@@ -367,6 +379,7 @@ impl Engine {
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
             self.connections[index].own(&mut self.spares).append(rest);
+            self.delivery.alone += rest.len();
         }
         let messages = batch.answered;
         self.count_delivered(index, Transport::Poll, messages);

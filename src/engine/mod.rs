@@ -223,7 +223,7 @@ impl Engine {
             self.date = http::Date::from_unix_ms(now.wall_ms);
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
-        self.delivery.compression.begin_turn();
+        self.begin_shares();
         self.turns += 1;
     }
 
