@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of masks and fragments (`protocol::websocket`). RFC 6455 5.5 and 5.6.
 
+use super::compression::is_compressed;
 use super::timeouts::ticks;
 use super::{Engine, FRAGMENT_BYTES, FRAGMENTS_MIN, Progress};
 use crate::app::{Inbound, Reaction};
@@ -11,7 +12,7 @@ use crate::connection::reader::Reader;
 use crate::connection::{Deferred, Flags, State};
 use crate::hub::Publish;
 use crate::names;
-use crate::protocol::websocket::{CloseCode, Limits, Opcode, Received, encode_frame};
+use crate::protocol::websocket::{CloseCode, Gathered, Limits, Opcode, Received, encode_frame};
 
 /// A binary frame has no type of its own; this makes it binary by the rule for `POST`.
 pub(super) const OCTET_STREAM: &str = "application/octet-stream";
@@ -28,7 +29,7 @@ impl Engine {
         };
         let mut inflater = std::mem::take(&mut self.inflater);
         let agreed = self.connections[index].form.window().map(|_| &mut inflater);
-        let progress = match reader.frames.decode(bytes, limits, agreed) {
+        let progress = match reader.frames.decode(bytes, limits, agreed, &mut self.spares) {
             Ok((None, consumed)) => Progress::NeedsMore(consumed),
             Ok((Some(received), consumed)) => {
                 self.act_on_frame(index, received);
@@ -74,8 +75,13 @@ impl Engine {
         match received {
             Received::Text(text) if commands => self.act_on_command(index, text.as_bytes(), false),
             Received::Binary(bytes) if commands => self.act_on_command(index, bytes, true),
+            Received::Gathered(message) if commands => {
+                self.act_on_command(index, message.payload(), message.is_binary());
+                self.spares.give(message.into_buffer());
+            }
             Received::Text(text) => self.act_on_message(index, text.as_bytes(), false),
             Received::Binary(bytes) => self.act_on_message(index, bytes, true),
+            Received::Gathered(message) => self.act_on_gathered(index, message),
             Received::Ping(payload) => self.act_on_ping(index, payload),
             // A sign of life, and `heard` knows already.
             Received::Pong(_) => {}
@@ -88,17 +94,45 @@ impl Engine {
     }
 
     fn act_on_message(&mut self, index: u32, payload: &[u8], binary: bool) {
-        if let Err(refusal) = self.judge_inbound(index) {
-            return self.close_websocket(index, CloseCode::POLICY, &refusal.message);
+        if let Some(reaction) = self.reaction_to(index, payload, binary) {
+            self.react(index, reaction, payload, binary);
         }
-        let Some(app) = &mut self.app else { return self.publish_inbound(index, payload, binary) };
+    }
+
+    /// The same for a message that came in pieces, as large ones do: the buffer it was gathered in is
+    /// handed on as its echo.
+    fn act_on_gathered(&mut self, index: u32, message: Gathered) {
+        match self.reaction_to(index, message.payload(), message.is_binary()) {
+            Some(Reaction::Echo) if self.may_hand_on(index, &message) => {
+                self.spend(message.payload().len());
+                self.connections[index].own = Some(message.into_frame());
+                return;
+            }
+            Some(reaction) => self.react(index, reaction, message.payload(), message.is_binary()),
+            None => {}
+        }
+        self.spares.give(message.into_buffer());
+    }
+
+    /// What is to become of a message; `None` if it may not be, and the connection was told so.
+    fn reaction_to(&mut self, index: u32, payload: &[u8], binary: bool) -> Option<Reaction> {
+        if let Err(refusal) = self.judge_inbound(index) {
+            self.close_websocket(index, CloseCode::POLICY, &refusal.message);
+            return None;
+        }
+        let Some(app) = &mut self.app else { return Some(Reaction::Publish) };
         let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
-        let reaction = app.message(&Inbound { channels: &channels, payload, binary });
-        let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+        Some(app.message(&Inbound { channels: &channels, payload, binary }))
+    }
+
+    fn react(&mut self, index: u32, reaction: Reaction, payload: &[u8], binary: bool) {
         match reaction {
             Reaction::Publish => self.publish_inbound(index, payload, binary),
             Reaction::PublishTo(channel, publication) => self.publish_reaction(&channel, &publication),
-            Reaction::Echo => self.send_message(index, opcode, payload),
+            Reaction::Echo => {
+                let opcode = if binary { Opcode::Binary } else { Opcode::Text };
+                self.send_message(index, opcode, payload);
+            }
             Reaction::Reply(bytes) => {
                 let opcode = if std::str::from_utf8(&bytes).is_ok() { Opcode::Text } else { Opcode::Binary };
                 self.send_message(index, opcode, &bytes);
@@ -153,6 +187,13 @@ impl Engine {
 
     fn send_frame(&mut self, index: u32, opcode: Opcode, payload: &[u8]) {
         self.connections[index].own(&mut self.spares).append_with(|out| encode_frame(out, opcode, payload));
+    }
+
+    /// True if this message, as it is, can be all that the connection has to write.
+    fn may_hand_on(&self, index: u32, message: &Gathered) -> bool {
+        let connection = &self.connections[index];
+        connection.own.is_none()
+            && !is_compressed(connection.form.window(), message.payload().len(), self.config.deflate_bytes_min)
     }
 
     /// An app's answer, compressed by the rule for messages. It counts as what was read does.
