@@ -85,30 +85,30 @@ def history(say):
     figures = {"kept": kept, "replay": []}
     limit = Server("limit", [BUILT / "release/limit", "{port}"])
     body = b"y" * 1024
+    request = "GET /channels/replay?transport=sse&after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with server.start() as running, limit.start() as bare:
         publish(running.port, ["replay"], 10_000, body)
+        size = size_of(running, request, body, 10_000)
         for _ in range(11):
-            request = "GET /channels/replay?transport=sse&after=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            ours, size, busy = read_until(running, request, body, 10_000)
-            theirs, _, bare_busy = read_until(bare, f"GET /bytes/{size} HTTP/1.1\r\n\r\n", None, size)
-            figures["replay"].append({"bytes": size, "ours": ours, "limit": theirs, "cpu": busy, "limit cpu": bare_busy})
+            ours = read_all(running, request, size)
+            theirs = read_all(bare, f"GET /bytes/{size} HTTP/1.1\r\n\r\n", size)
+            figures["replay"].append({"bytes": size, "ours": ours, "limit": theirs})
     median = lambda key: statistics.median(one[key] for one in figures["replay"])
     say(f"replay: {median('bytes') / median('ours') / 1e6:,.0f} MB/s, of {median('bytes') / median('limit') / 1e6:,.0f}")
     return figures
 
 
-def publish(port, channels, count, body):
-    """So many messages over one connection, to the channels in turn, many in flight."""
+def publish(port, channels, count, body, burst=64):
+    """So many messages over one connection, to the channels in turn; the next burst when all of the
+    last are answered. The bytes of a burst and of its answers fit into the kernel's buffers."""
     posts = [
         f"POST /channels/{channel} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         for channel in channels
     ]
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        left = count
-        while left:
-            # The bytes of a burst and of its answers fit into the kernel's buffers.
-            burst = min(left, 64)
-            connection.sendall(b"".join(posts[(count - left + nth) % len(posts)] for nth in range(burst)))
+        for first in range(0, count, burst):
+            burst = min(burst, count - first)
+            connection.sendall(b"".join(posts[nth % len(posts)] for nth in range(first, first + burst)))
             answers = b""
             while answers.count(b"HTTP/1.1 ") < burst or not answers.endswith((b"}", b"}\n")):
                 got = connection.recv(1 << 20)
@@ -117,34 +117,39 @@ def publish(port, channels, count, body):
                 answers += got
             if answers.count(b"HTTP/1.1 200") != burst:
                 raise RuntimeError(f"publishing: {answers[:100]}")
-            left -= burst
 
 
-def read_until(running, request, mark, count):
-    """Seconds until a mark was there so often (or, without one, so many bytes), all bytes, and what
-    processor time the server had."""
+def size_of(running, request, mark, count):
+    """Bytes of an answer until a mark was there so often, and all that came with it."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", running.port)) as connection:
+        connection.sendall(request.encode())
+        connection.settimeout(1)
+        try:
+            while got := connection.recv(1 << 20):
+                answer += got
+        except TimeoutError:
+            pass
+    if answer.count(mark) != count:
+        raise RuntimeError(f"of {count} messages {answer.count(mark)} were replayed")
+    return len(answer)
+
+
+def read_all(running, request, size):
+    """Seconds from the request to the last byte of its answer."""
     os.sched_setaffinity(0, {LOAD_CPU})
     buffer = bytearray(4 << 20)
     with socket.create_connection(("127.0.0.1", running.port)) as connection:
-        began, busy = time.perf_counter(), running.cpu_seconds()
+        began = time.perf_counter()
         connection.sendall(request.encode())
-        size, seen, parts = 0, 0, []
-        while True:
+        while size > 0:
             got = connection.recv_into(buffer)
             if not got:
-                raise RuntimeError("the replay ended early")
-            size += got
-            if mark is None:
-                if size >= count:
-                    break
-                continue
-            parts.append(bytes(buffer[:got]))
-            # Counting costs the reader: only when it may be enough.
-            if size >= count * len(mark) and b"".join(parts).count(mark) >= count:
-                break
-        took, busy = time.perf_counter() - began, running.cpu_seconds() - busy
+                raise RuntimeError("the answer ended early")
+            size -= got
+        took = time.perf_counter() - began
     os.sched_setaffinity(0, set(range(os.cpu_count())))
-    return took, size, busy
+    return took
 
 
 def quiet_channels(say):
@@ -207,9 +212,8 @@ def instructions(channels, publishes):
             except OSError:
                 time.sleep(0.05)
         connections = subscribe_to(port, channels)
-        # One by one, so that each publish is a turn, as it is when nobody is in a hurry.
-        for nth in range(publishes):
-            publish(port, [f"quiet-{nth * 7919 % channels:06}"], 1, PAYLOAD)
+        # One by one, so that each publish is a turn; to the same ten of the channels.
+        publish(port, [f"quiet-{nth * channels // 10:06}" for nth in range(10)], publishes, PAYLOAD, burst=1)
         close(connections)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -254,6 +258,16 @@ def starting(servers, others, say):
             binary = os.readlink(f"/proc/{running.pid}/exe")
             figures[name] = {"resident": running.resident(), "own": running.resident("RssAnon"), "binary": os.path.getsize(binary)}
     say(f"Tidings at start: {figures['Tidings']['resident'] / 2**20:.2f} MiB resident; {figures['Tidings']['binary']:,} B")
+    return figures
+
+
+def engine(say):
+    """The engine without the kernel, by cargo's own benches: lines of their tables."""
+    figures = {}
+    for bench in ("delivery", "million"):
+        lines = cargo("bench", "--quiet", "--locked", "--bench", bench, target=ROOT / "target").splitlines()
+        figures[bench] = [re.split(r"\s{2,}", line.strip()) for line in lines if re.search(r"\d", line)]
+        say(f"{bench}: {len(figures[bench])} lines")
     return figures
 
 

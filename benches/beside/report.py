@@ -16,6 +16,7 @@ from peers import ROOT
 from workloads import WORKLOADS
 
 PAGE = ROOT / "docs" / "performance.md"
+SCALING = ROOT / "docs" / "scaling.md"
 BEGIN = "<!-- From here to the end mark benches/beside/run.py writes; all else is written by hand. -->"
 END = "<!-- End of what benches/beside/run.py writes. -->"
 NOISE = 0.15
@@ -99,14 +100,18 @@ def print_rounds(measured):
                 print(f"{workload.title:<28} {name:<20} {medians(runs):>9.3f}   {against}")
 
 
-def write_page(measured):
-    text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
+def write_pages(measured):
+    sections = [machine, fan_out, channels, polls, echoes, connects, gets, memory, sizes, single, engine, behind]
+    write(PAGE, "\n\n".join(part for section in sections if (part := section(measured))))
+    write(SCALING, million(measured))
+
+
+def write(page, measured):
+    """Puts what was measured between the marks of a page."""
+    before, rest = page.read_text().split(BEGIN)
     _, after = rest.split(END)
-    sections = [machine, fan_out, channels, polls, echoes, connects, gets, memory, sizes, single, behind]
-    body = "\n\n".join(part for section in sections if (part := section(measured)))
-    PAGE.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}")
-    print(f"wrote {PAGE.relative_to(ROOT)}")
+    page.write_text(f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
+    print(f"wrote {page.relative_to(ROOT)}")
 
 
 def machine(measured):
@@ -306,17 +311,55 @@ def single(measured):
         text = f"- **A quiet channel** with one subscriber weighs {quiet['bytes']:.0f} bytes: 100,000 of them over 1,563 event streams of 64 channels each, the 64th part of a connection among it."
         if "instructions, 10" in quiet:
             few, many = quiet["instructions, 10"], quiet["instructions, 100000"]
-            text += f" A publish by itself, its connection included, takes {few:,.0f} instructions with ten channels and {many:,.0f} with 100,000: {many / few:.2f} times as many."
+            text += f" A publish takes {few:,.0f} instructions with ten channels and {many:,.0f} with 100,000: {many / few:.2f} times as many."
         lines += [text]
     for title, found in measured.get("sends", {}).items():
         calls = found["calls"]
-        own = found["deliveries"] + found["messages"] + found["subscribers"]
         sent = sum(calls.get(call, 0) for call in ("sendto", "write", "writev"))
         lines += [
-            f"- **Sends, {title}**: {sent:,} calls for {found['deliveries']:,.0f} deliveries, {found['subscribers']:,.0f} handshakes and at most {found['messages']:,.0f} answers to "
-            f"publishers ({sent / own:.2f} each); {calls.get('epoll_wait', 0):,} of `epoll_wait` (`strace -c`)."
+            f"- **Sends, {title}** (`strace -c`): {sent:,} for {found['deliveries']:,.0f} deliveries, {found['subscribers']:,.0f} handshakes and {found['messages']:,.0f} answers to "
+            f"publishers: {(sent - found['subscribers']) / found['deliveries']:.2f} a delivery; {calls.get('epoll_wait', 0):,} calls of `epoll_wait`."
         ]
     return "## Single figures\n\n" + "\n".join(lines) if lines else ""
+
+
+def engine(measured):
+    found = measured.get("engine")
+    if not found:
+        return ""
+    lines = ["## The engine without the kernel", "", "`cargo bench --bench delivery`: the whole event loop over a system that takes every byte and throws it away, 128 bytes a message.", ""]
+    lines += ["| form | load | subscribers | ns a delivery | sends a delivery |", "| --- | --- | ---: | ---: | ---: |"]
+    lines += [f"| {form} | {load} | {int(count):,} | {ns} | {sends} |" for form, load, count, ns, sends, _ in (line for line in found["delivery"] if len(line) == 6)]
+    lines += ["", "`cargo bench --bench million`: a third each of WebSockets, event streams and held polls, over 1,000 channels, in one process.", ""]
+    lines += ["| subscribers | resident bytes of each | µs to open | µs to publish to one channel | ns a delivery | ns of an idle turn |", "| ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines += [f"| {int(line[0]):,} | {' | '.join(line[1:6])} |" for line in found["million"] if len(line) >= 6]
+    return "\n".join(lines)
+
+
+def million(measured):
+    """What a million subscribers take, by the slopes."""
+    at = time.strftime("%d %B %Y", time.gmtime(measured["time"])).lstrip("0")
+    lines = [f"By the slopes that were measured on {at} ([performance.md](performance.md) has them, and the machine):", ""]
+    lines += ["| of a million | WebSocket | SSE |", "| --- | ---: | ---: |"]
+    own, kernel, comes, once_each, beats = [], [], [], [], []
+    for title, name, kind in (("WebSocket", "Tidings json", "ws"), ("SSE", "Tidings", "sse")):
+        held = measured.get("memory", {}).get(title, {}).get(name)
+        own.append(f"{statistics.median(held['bytes']):.0f} MB" if held else "–")
+        # Both ends of each connection were on this machine.
+        kernel.append(f"{held['kernel'] / 2 / 1000:.1f} GB" if held else "–")
+        comes.append(f"{statistics.median(held['last']):.0f} s" if held else "–")
+        runs = measured["workloads"].get(f"{kind}-19000", {}).get(name)
+        once_each.append(f"{medians(runs):.1f} s" if runs else "–")
+        idle = measured.get("idling", {}).get(title, {}).get(name)
+        beats.append(f"{idle['ms'] / 19_000 * 1e6 / 10:.0f} %" if idle else "–")
+    lines += [f"| {' | '.join(row)} |" for row in (
+        ("memory of the process", *own),
+        ("memory of the kernel, sockets without data", *kernel),
+        ("everybody connects, processor time", *comes),
+        ("one message to everybody, processor time", *once_each),
+        ("heartbeats and pings, of the one processor", *beats),
+    )]
+    return "\n".join(lines)
 
 
 def behind(measured):

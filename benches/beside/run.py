@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tidings beside the limit and beside others: measures, prints a table, writes docs/performance.md.
+"""Tidings beside the limit and beside others: measures, prints a table, writes docs/performance.md and the figures in docs/scaling.md.
 
     benches/beside/run.py [--rounds N] [--quick] [--only WORD] [--peer 'NAME (HOW IT WAS BUILT)=COMMAND'] [--again]
 
@@ -7,11 +7,11 @@
     --quick       one round of the rounds alone, and nothing is written
     --only WORD   workloads whose name begins so, and nothing is written; `--only list` names them
     --peer ...    a program from elsewhere, with {port} in its command; may be given again
-    --again       measures nothing: writes the page from what was measured last
+    --again       measures nothing: writes the pages from what was measured last
 
 It takes some 35 minutes, two processors, 20,000 descriptors, and a machine that does nothing else. Builds
 everything under target/beside. Needs cargo; node, npm and apt for the peers, which are left out if those
-are not there. Ends with 1 if something of Tidings could not be measured.
+are not there. Ends with 1 if something could not be measured.
 """
 
 import argparse
@@ -53,6 +53,7 @@ def main():
     measured = report.about(servers, missing, others)
     rounds = 1 if options.quick else options.rounds
     measured["rounds"] = rounds
+    is_whole = not (options.quick or options.only)
     measured["workloads"] = in_rounds(servers, others, rounds, options.only)
     if not options.quick:
         for name, measure in parts(servers, others).items():
@@ -63,20 +64,22 @@ def main():
                 except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                     measured["failed"].append(f"{name}: {error}")
                     print(f"    FAILED: {error}", flush=True)
-    measured["seconds"] = time.time() - measured["time"]
-    if options.quick or options.only:
-        report.print_rounds(measured)
-        return 0
-    MEASURED.write_text(json.dumps(measured))
-    return finish(measured)
+                measured["seconds"] = time.time() - measured["time"]
+                if is_whole:
+                    # Whoever is stopped in the middle has what was measured.
+                    MEASURED.write_text(json.dumps(measured))
+    if is_whole:
+        return finish(measured)
+    report.print_rounds(measured)
+    return 0
 
 
 def finish(measured):
     report.print_rounds(measured)
-    report.write_page(measured)
+    report.write_pages(measured)
     for sentence in measured["failed"]:
         print(f"FAILED {sentence}")
-    return any("Tidings" in sentence or ":" not in sentence for sentence in measured["failed"])
+    return bool(measured["failed"])
 
 
 def parts(servers, others):
@@ -88,6 +91,7 @@ def parts(servers, others):
         "quiet": once.quiet_channels,
         "sends": lambda say: once.sends(servers, say),
         "starting": lambda say: once.starting(servers, others, say),
+        "engine": once.engine,
         "building": once.building,
     }
 
