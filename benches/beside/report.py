@@ -43,7 +43,7 @@ def about(servers, missing, others):
         "time": time.time(),
         "cpu": cpus[0] if cpus else platform.machine(),
         "cores": os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "ram": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "virtual": "hypervisor" in Path("/proc/cpuinfo").read_text(),
         "busy": os.getloadavg()[1],
@@ -101,7 +101,7 @@ def print_rounds(measured):
 
 
 def write_pages(measured):
-    sections = [machine, fan_out, channels, polls, echoes, connects, gets, memory, sizes, single, engine, behind]
+    sections = [machine, in_short, fan_out, channels, polls, echoes, connects, gets, memory, sizes, single, engine, behind]
     write(PAGE, "\n\n".join(part for section in sections if (part := section(measured))))
     write(SCALING, million(measured))
 
@@ -127,7 +127,7 @@ def machine(measured):
         "## The machine and the day",
         "",
         f"{time.strftime('%d %B %Y, %H:%M UTC', at).lstrip('0')}, in {measured['seconds'] / 60:.0f} minutes; commit `{measured['commit']}`. "
-        f"{measured['cpu']}, {measured['cores']} {'virtual ' if measured['virtual'] else ''}cores, {measured['memory'] / 2**30:.0f} GiB; Linux {measured['kernel']}. "
+        f"{measured['cpu']}, {measured['cores']} {'virtual ' if measured['virtual'] else ''}cores, {measured['ram'] / 2**30:.0f} GiB; Linux {measured['kernel']}. "
         f"The load average was {measured['busy']:.1f} at the start. {rounds} round{'s' * (rounds > 1)}; the peers that are not compared with closely "
         f"are in every third. Noise, as half the distance between the limit's fastest and slowest round: {noise} (median over the workloads).",
         "",
@@ -136,6 +136,37 @@ def machine(measured):
         *(f"- not measured: {sentence}" for sentence in measured["failed"]),
     ]
     return "\n".join(lines)
+
+
+def in_short(measured):
+    """The ranges of the medians, over the rows of the tables below."""
+    lines = ["## In short", "", "Medians of the rows below, the least and the greatest: processor time as a multiple of the limit's.", ""]
+    lines += ["| | Tidings | the fastest other, row by row |", "| --- | --- | --- |"]
+    for title, groups in (
+        ("fan-out, WebSocket", ["fan-out-ws"]),
+        ("fan-out, SSE", ["fan-out-sse"]),
+        ("bursts", ["burst-ws", "burst-sse"]),
+        ("long poll", ["poll"]),
+        ("WebSocket echo", ["echo"]),
+        ("connect and close", ["churn-ws", "churn-sse"]),
+        ("plain requests", ["get"]),
+    ):
+        ours, others = [], []
+        for workload in group(*groups):
+            by_server = measured["workloads"].get(workload.name, {})
+            base = base_of(workload, by_server)
+            if not base or not by_server[base]:
+                continue
+            medians_of = {name: statistics.median(found) for name, runs in by_server.items() if name != base and (found := ratios(runs, by_server[base]))}
+            ours += [ratio for name, ratio in medians_of.items() if name.startswith("Tidings")]
+            rest = [ratio for name, ratio in medians_of.items() if not name.startswith("Tidings")]
+            others += [min(rest)] if rest else []
+        lines.append(f"| {title} | {span(ours)} | {span(others)} |")
+    return "\n".join(lines)
+
+
+def span(found):
+    return f"{min(found):.2f} to {max(found):.2f}" if found else "–"
 
 
 def table(measured, workloads, first="", keep=lambda name: True):
