@@ -38,7 +38,9 @@ def memory(servers, others, say):
                 steps = f"1000,{CONNECTIONS - 1000},{CONNECTIONS}"
                 with servers[name].start() as running:
                     try:
-                        held = load(running, ["hold", "--transport", transport, "--n", steps, "--messages", 1, "--settle", 0.3])
+                        held = load(
+                            running, ["hold", "--transport", transport, "--n", steps, "--messages", 1, "--settle", 0.3]
+                        )
                     except (RuntimeError, subprocess.TimeoutExpired) as error:
                         say(f"{title} {name}: {error}")
                         break
@@ -94,7 +96,9 @@ def history(say):
             theirs = read_all(bare, f"GET /bytes/{size} HTTP/1.1\r\n\r\n", size)
             figures["replay"].append({"bytes": size, "ours": ours, "limit": theirs})
     median = lambda key: statistics.median(one[key] for one in figures["replay"])
-    say(f"replay: {median('bytes') / median('ours') / 1e6:,.0f} MB/s, of {median('bytes') / median('limit') / 1e6:,.0f}")
+    say(
+        f"replay: {median('bytes') / median('ours') / 1e6:,.0f} MB/s, of {median('bytes') / median('limit') / 1e6:,.0f}"
+    )
     return figures
 
 
@@ -230,19 +234,35 @@ def sends(servers, say):
     figures = {}
     for title, name, arguments in (
         ("one message at a time", "Tidings json", ["fanout", "--transport", "ws", "--n", 1000, "--messages", 60]),
-        ("32 in flight", "Tidings json", ["pubrate", "--transport", "ws", "--channels", 1, "--subs", 500]
-         + ["--publishers", 4, "--depth", 8, "--messages", 1600]),
+        (
+            "32 in flight",
+            "Tidings json",
+            ["pubrate", "--transport", "ws", "--channels", 1, "--subs", 500]
+            + ["--publishers", 4, "--depth", 8, "--messages", 1600],
+        ),
     ):
         with servers[name].start() as running:
             log = BUILT / "strace.log"
-            tracer = subprocess.Popen(["strace", "-f", "-c", "-o", str(log), "-p", str(running.pid)], stderr=subprocess.DEVNULL)
+            tracer = subprocess.Popen(
+                ["strace", "-f", "-c", "-o", str(log), "-p", str(running.pid)], stderr=subprocess.DEVNULL
+            )
             time.sleep(0.5)
             report = load(running, [*arguments, "--warmup", 0, *QUICKLY])
             tracer.send_signal(signal.SIGINT)
             tracer.wait(10)
-        calls = {line.split()[-1]: int(line.split()[3]) for line in log.read_text().splitlines() if re.match(r"\s+\d", line)}
-        figures[title] = {"deliveries": report["deliveries"], "subscribers": report["subscribers"], "messages": report["messages"]}
-        figures[title]["calls"] = {call: calls[call] for call in ("sendto", "write", "writev", "recvfrom", "read", "epoll_wait") if call in calls}
+        calls = {
+            line.split()[-1]: int(line.split()[3]) for line in log.read_text().splitlines() if re.match(r"\s+\d", line)
+        }
+        figures[title] = {
+            "deliveries": report["deliveries"],
+            "subscribers": report["subscribers"],
+            "messages": report["messages"],
+        }
+        figures[title]["calls"] = {
+            call: calls[call]
+            for call in ("sendto", "write", "writev", "recvfrom", "read", "epoll_wait")
+            if call in calls
+        }
         say(f"{title}: {figures[title]['deliveries']:,} deliveries, calls {figures[title]['calls']}")
     return figures
 
@@ -256,8 +276,15 @@ def starting(servers, others, say):
         with servers[name].start() as running:
             time.sleep(0.2)
             binary = os.readlink(f"/proc/{running.pid}/exe")
-            figures[name] = {"resident": running.resident(), "own": running.resident("RssAnon"), "binary": os.path.getsize(binary)}
-    say(f"Tidings at start: {figures['Tidings']['resident'] / 2**20:.2f} MiB resident; {figures['Tidings']['binary']:,} B")
+            figures[name] = {
+                "resident": running.resident(),
+                "own": running.resident("RssAnon"),
+                "binary": os.path.getsize(binary),
+            }
+    say(
+        f"Tidings at start: {figures['Tidings']['resident'] / 2**20:.2f} MiB resident;"
+        f" {figures['Tidings']['binary']:,} B"
+    )
     return figures
 
 

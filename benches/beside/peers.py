@@ -49,7 +49,9 @@ class Running:
 
     def __init__(self, server, more):
         self.port = free_ports()
-        fill = lambda words: [str(word).replace("{next_port}", str(self.port + 1)).replace("{port}", str(self.port)) for word in words]
+        fill = lambda words: [
+            str(word).replace("{next_port}", str(self.port + 1)).replace("{port}", str(self.port)) for word in words
+        ]
         command = server.prepare(self.port) if server.prepare else fill(server.command)
         self.talk = fill(server.talk)
         self.process = subprocess.Popen(
@@ -123,7 +125,9 @@ def load(running, arguments, timeout=180):
 
 def run(command, **options):
     """A step of building. Its output is shown if it fails."""
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    done = subprocess.run(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout.strip()[-600:]}")
     return done.stdout
@@ -199,7 +203,11 @@ def node_peer():
     run(["npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefix", there])
     package = json.loads((there / "node_modules/ws/package.json").read_text())["version"]
     node = run(["node", "--version"]).strip()
-    return [Server("ws", ["node", there / "server.js", "{port}"], [], f"{package}, Node.js {node}; SSE and GET by node:http")]
+    return [
+        Server(
+            "ws", ["node", there / "server.js", "{port}"], [], f"{package}, Node.js {node}; SSE and GET by node:http"
+        )
+    ]
 
 
 def nchan_peer():
@@ -225,7 +233,9 @@ def nchan_peer():
         (place / "nginx.conf").write_text(config.replace("MODULE", str(module)).replace("PORT", str(port)))
         return [str(nginx), "-p", f"{place}/", "-c", "nginx.conf"]
 
-    server = Server("nchan", [], ["--preset", "nchan"], f"{package} and nginx {about.strip().split('/')[-1]}, of Debian", prepare)
+    server = Server(
+        "nchan", [], ["--preset", "nchan"], f"{package} and nginx {about.strip().split('/')[-1]}, of Debian", prepare
+    )
     with server.start():
         pass
     return [server]
