@@ -8,10 +8,12 @@
 //! It knows nothing of HTTP or of the engine behind `Os`. Same seed and same calls, same answers:
 //! `trace_hash` is a hash of every one of them.
 //!
-//! To add a fault: one line in `faults!`, and `if self.strikes(wire, Fault::Name)` where it
-//! happens. The simulation draws its odds by itself and demands that it was met.
+//! To add a fault: `faults.rs`.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+mod faults;
+mod rng;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -21,6 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings::internals::{Event, Now, Os, Process};
+
+use faults::{ACCEPT_ERRNOS, EINTR, EMFILE, EXHAUSTION_ERRNOS, READ_ERRNOS, WRITE_ERRNOS};
+pub use faults::{Fault, Faults};
+pub use rng::Rng;
 
 /// A connection, named by the order of `connect`; never used twice.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,113 +39,6 @@ pub enum Ending {
     Closed,
     /// The connection was torn down; bytes on their way may be lost.
     Reset,
-}
-
-macro_rules! faults {
-    ($($(#[doc = $doc:literal])* $name:ident,)* ; $($(#[doc = $rare:literal])* $hard:ident,)*) => {
-        /// What may go wrong.
-        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-        pub enum Fault { $($(#[doc = $doc])* $name,)* $($(#[doc = $rare])* $hard,)* }
-
-        impl Fault {
-            /// What every kernel does on some day.
-            pub const COMMON: &'static [Fault] = &[$(Fault::$name,)*];
-            /// What it does on its worst: only some seeds meet it.
-            pub const HARD: &'static [Fault] = &[$(Fault::$hard,)*];
-            pub const ALL: &'static [Fault] = &[$(Fault::$name,)* $(Fault::$hard,)*];
-        }
-    };
-}
-
-faults! {
-    /// A read gives fewer bytes than are there; the rest has "not arrived yet": an edge follows.
-    ShortRead,
-    /// A write takes fewer bytes than fit; an edge follows.
-    ShortWrite,
-    /// A read, write would block although it need not; an edge follows.
-    ReadWouldBlock,
-    WriteWouldBlock,
-    /// The edge of an arrival comes some milliseconds late.
-    LateEdge,
-    /// An event about nothing.
-    SpuriousEvent,
-    /// An event for an index whose socket is closed.
-    StaleEvent,
-    /// What is readable and writable at once comes as two events, in either order.
-    SplitEvent,
-    /// The events of one wait come in any order.
-    Reordered,
-    /// A wait ends with nothing.
-    InterruptedWait,
-    /// The connection dies under a read or a write.
-    Reset,
-    /// ECONNABORTED: the connection was gone before it was accepted.
-    AcceptAborted,
-    /// EMFILE: it stays in the backlog and no edge will say so.
-    AcceptNoDescriptors,
-    /// Accept would block although a connection is there; an edge follows.
-    AcceptWouldBlock,
-    /// The wall clock leaps, either way.
-    WallLeap,
-    ;
-    /// A read fails with an errno of recv(2), and the connection is gone.
-    ReadError,
-    /// A write fails with one of send(2), and the connection is gone.
-    WriteError,
-    /// EINTR: a read or a write that did nothing, and may be tried again.
-    Interrupted,
-    /// Accept fails with any errno of accept(2), and takes the waiting connection with it.
-    AcceptError,
-    /// For a while there is no descriptor or no memory: so says each accept, also with nobody waiting.
-    DescriptorsGone,
-    /// The process stands still, as in a debugger or a machine that is moved: no clock of it does.
-    Pause,
-    /// Another thread's command comes in the middle of a wait. (The test puts one into `in_wait`.)
-    WokenInWait,
-}
-
-/// Odds and counts of every fault.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Once in this many chances; 0 is never.
-    pub odds: [u32; Fault::ALL.len()],
-    /// How often it struck.
-    pub counts: [u64; Fault::ALL.len()],
-}
-
-impl Faults {
-    /// A kernel on a good day.
-    pub fn none() -> Faults {
-        Faults { odds: [0; Fault::ALL.len()], counts: [0; Fault::ALL.len()] }
-    }
-
-    /// Each kind by itself never, seldom or often: a run in which everything fails at once
-    /// meets fewer states than one in which a few things fail a lot.
-    pub fn drawn(rng: &mut Rng) -> Faults {
-        let mut faults = Faults::none();
-        for fault in Fault::COMMON {
-            faults.odds[*fault as usize] = rng.pick(&[0, 0, 100, 20, 5]);
-        }
-        // A kernel that resets often leaves nothing to see.
-        let resets = &mut faults.odds[Fault::Reset as usize];
-        *resets *= 20;
-        faults
-    }
-
-    /// The hard ones too.
-    pub fn harden(&mut self, rng: &mut Rng) {
-        for fault in Fault::HARD {
-            self.odds[*fault as usize] = rng.pick(&[0, 300, 100, 30]);
-        }
-        for ends in [Fault::ReadError, Fault::WriteError] {
-            self.odds[ends as usize] *= 10;
-        }
-    }
-
-    /// From now on nothing fails.
-    pub fn stop(&mut self) {
-        self.odds = [0; Fault::ALL.len()];
-    }
 }
 
 /// The kernel. The engine sees it as `Os`, the clients as wires.
@@ -549,34 +448,7 @@ impl Kernel {
 /// Twice the ping interval of the simulation is longer than this and what a turn waits at most: who
 /// answers each ping at once is never taken for silent.
 const PAUSE_MS_MAX: u64 = 1500;
-/// Errnos of Linux that recv(2), send(2) and accept(2) list, but those with a meaning of their own.
-const READ_ERRNOS: &[i32] = &[EIO, ENOMEM, ENOTCONN, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH];
-const WRITE_ERRNOS: &[i32] = &[EPIPE, EIO, ENOMEM, ECONNRESET, ENOTCONN, ETIMEDOUT, EHOSTUNREACH];
-const ACCEPT_ERRNOS: &[i32] =
-    &[EINTR, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH];
-/// The system has no descriptor or no memory for another connection, which goes on waiting.
-const EXHAUSTION_ERRNOS: &[i32] = &[EMFILE, ENFILE, ENOMEM, ENOBUFS];
-const EPERM: i32 = 1;
-const EINTR: i32 = 4;
-const EIO: i32 = 5;
-const ENOMEM: i32 = 12;
-const ENFILE: i32 = 23;
-const EPIPE: i32 = 32;
-const ENONET: i32 = 64;
-const EPROTO: i32 = 71;
-const ENOPROTOOPT: i32 = 92;
-const EOPNOTSUPP: i32 = 95;
-const ENETDOWN: i32 = 100;
-const ENETUNREACH: i32 = 101;
-const ECONNRESET: i32 = 104;
-const ENOBUFS: i32 = 105;
-const ENOTCONN: i32 = 107;
-const ETIMEDOUT: i32 = 110;
-const ECONNREFUSED: i32 = 111;
-const EHOSTDOWN: i32 = 112;
-const EHOSTUNREACH: i32 = 113;
 const TRACE_LINES_MAX: usize = 400;
-const EMFILE: i32 = 24;
 
 /// A loop that waits this often for no time and finds and does nothing is spinning.
 const IDLE_WAITS_MAX: u32 = 1000;
@@ -859,49 +731,6 @@ impl Kernel {
 
 fn number(answer: &io::Result<usize>) -> u64 {
     answer.as_ref().map_or(u64::MAX, |&count| count as u64)
-}
-
-/// Splitmix64: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// 0 to `bound - 1`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
-    }
-
-    /// True once in `odds` times.
-    pub fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize].clone()
-    }
-
-    pub fn shuffle<T>(&mut self, list: &mut [T]) {
-        for end in (1..list.len()).rev() {
-            list.swap(end, self.below(end as u64 + 1) as usize);
-        }
-    }
-
-    /// 1 to `length - 1`; one byte as often as all other lengths together.
-    fn shorter(&mut self, length: usize) -> usize {
-        if self.one_in(2) { 1 } else { 1 + self.below(length as u64 - 1) as usize }
-    }
 }
 
 /// A run that fails with a trace kept shows its end.
