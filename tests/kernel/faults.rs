@@ -3,6 +3,9 @@
 //! To add a fault: one line in `faults!`, and `if self.strikes(wire, Fault::Name)` in the kernel where it
 //! happens. The simulation draws its odds by itself and demands that it was met.
 
+use std::collections::BTreeMap;
+use std::io;
+
 use super::Rng;
 
 macro_rules! faults {
@@ -56,16 +59,36 @@ faults! {
     ReadError,
     /// A write fails with one of send(2), and the connection is gone.
     WriteError,
+    /// For want of memory a read or a write fails; the connection itself is well, and stays until the
+    /// server closes it.
+    NoMemory,
     /// EINTR: a read or a write that did nothing, and may be tried again.
     Interrupted,
+    /// The same, a dozen times in a row.
+    InterruptedOften,
     /// Accept fails with any errno of accept(2), and takes the waiting connection with it.
     AcceptError,
+    /// For a while every accept does.
+    NetworkDown,
     /// For a while there is no descriptor or no memory: so says each accept, also with nobody waiting.
     DescriptorsGone,
+    /// For a while there is no descriptor beyond those in use: when one is closed, one is free.
+    DescriptorsSpent,
+    /// The one held in reserve cannot be had either.
+    RefuseError,
+    /// The edge of the listener comes late; or an event of it about nobody.
+    ListenerLate,
+    ListenerSpurious,
+    /// A wake that nobody sent.
+    WakeSpurious,
+    /// One wait tells only some of what is due, the next the rest.
+    FewEvents,
     /// The process stands still, as in a debugger or a machine that is moved: no clock of it does.
     Pause,
-    /// Another thread's command comes in the middle of a wait. (The test puts one into `in_wait`.)
+    /// Another thread's command comes in the middle of a wait, or of another system call. (The test
+    /// puts one into `in_calls`.)
     WokenInWait,
+    ThreadInCall,
 }
 
 /// Odds and counts of every fault.
@@ -75,12 +98,14 @@ pub struct Faults {
     pub odds: [u32; Fault::ALL.len()],
     /// How often it struck.
     pub counts: [u64; Fault::ALL.len()],
+    /// How often a call failed with an errno: `accept EPERM`.
+    pub errnos: BTreeMap<(&'static str, i32), u64>,
 }
 
 impl Faults {
     /// A kernel on a good day.
     pub fn none() -> Faults {
-        Faults { odds: [0; Fault::ALL.len()], counts: [0; Fault::ALL.len()] }
+        Faults { odds: [0; Fault::ALL.len()], counts: [0; Fault::ALL.len()], errnos: BTreeMap::new() }
     }
 
     /// Each kind by itself never, seldom or often: a run in which everything fails at once
@@ -101,8 +126,12 @@ impl Faults {
         for fault in Fault::HARD {
             self.odds[*fault as usize] = rng.pick(&[0, 300, 100, 30]);
         }
-        for ends in [Fault::ReadError, Fault::WriteError] {
-            self.odds[ends as usize] *= 10;
+        for ends in [Fault::ReadError, Fault::WriteError, Fault::NoMemory] {
+            self.odds[ends as usize] *= 2;
+        }
+        // Whose turn it is, every few waits.
+        for often in [Fault::WokenInWait, Fault::ThreadInCall] {
+            self.odds[often as usize] = self.odds[often as usize].div_ceil(20);
         }
     }
 
@@ -112,17 +141,49 @@ impl Faults {
     }
 }
 
-/// Errnos of Linux that recv(2), send(2) and accept(2) list, but those with a meaning of their own.
-pub const READ_ERRNOS: &[i32] = &[EIO, ENOMEM, ENOTCONN, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH];
-pub const WRITE_ERRNOS: &[i32] = &[EPIPE, EIO, ENOMEM, ECONNRESET, ENOTCONN, ETIMEDOUT, EHOSTUNREACH];
-pub const ACCEPT_ERRNOS: &[i32] =
-    &[EINTR, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH];
-/// The system has no descriptor or no memory for another connection, which goes on waiting.
-pub const EXHAUSTION_ERRNOS: &[i32] = &[EMFILE, ENFILE, ENOMEM, ENOBUFS];
+/// Every call that fails, with the errnos that its manual lists: recv(2), send(2), accept(2) and the
+/// errors of TCP in tcp(7). Left out are those that a mistake of the caller's makes (EBADF, EFAULT, EINVAL,
+/// EISCONN, EMSGSIZE, ENOTSOCK, EDESTADDRREQ); EAGAIN and EINTR have faults of their own.
+pub const ERRNOS: [(&str, &[i32]); 5] = [
+    ("read", &[EIO, ENOTCONN, ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, ECONNRESET]),
+    ("write", &[EACCES, EPIPE, EIO, ECONNRESET, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENETDOWN, ENETUNREACH, EHOSTUNREACH]),
+    ("memory", &[ENOMEM, ENOBUFS]),
+    (
+        "accept",
+        &[
+            EINTR,
+            EPERM,
+            EPROTO,
+            ENETDOWN,
+            ENOPROTOOPT,
+            EHOSTDOWN,
+            ENONET,
+            EHOSTUNREACH,
+            EOPNOTSUPP,
+            ENETUNREACH,
+            ECONNABORTED,
+            ETIMEDOUT,
+        ],
+    ),
+    // The system has no descriptor or no memory for another connection, which goes on waiting.
+    ("exhaustion", &[EMFILE, ENFILE, ENOMEM, ENOBUFS]),
+];
+
+impl Faults {
+    /// Some errno of this call.
+    pub fn errno(&mut self, call: &'static str, rng: &mut Rng) -> io::Error {
+        let errnos = ERRNOS.iter().find(|(name, _)| *name == call).map_or(&[EIO][..], |(_, errnos)| *errnos);
+        let errno = rng.pick(errnos);
+        *self.errnos.entry((call, errno)).or_default() += 1;
+        io::Error::from_raw_os_error(errno)
+    }
+}
+
 const EPERM: i32 = 1;
 pub const EINTR: i32 = 4;
 const EIO: i32 = 5;
 const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 pub const EMFILE: i32 = 24;
 const EPIPE: i32 = 32;
@@ -132,6 +193,7 @@ const ENOPROTOOPT: i32 = 92;
 const EOPNOTSUPP: i32 = 95;
 const ENETDOWN: i32 = 100;
 const ENETUNREACH: i32 = 101;
+const ECONNABORTED: i32 = 103;
 const ECONNRESET: i32 = 104;
 const ENOBUFS: i32 = 105;
 const ENOTCONN: i32 = 107;

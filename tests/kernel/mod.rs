@@ -12,7 +12,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
-mod faults;
+pub mod faults;
 mod rng;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tidings::internals::{Event, Now, Os, Process};
 
-use faults::{ACCEPT_ERRNOS, EINTR, EMFILE, EXHAUSTION_ERRNOS, READ_ERRNOS, WRITE_ERRNOS};
+use faults::{EINTR, EMFILE};
 pub use faults::{Fault, Faults};
 pub use rng::Rng;
 
@@ -59,13 +59,18 @@ pub struct Kernel {
     pub descriptors: usize,
     /// Whether one is held in reserve for who is to be refused.
     pub has_reserve: bool,
-    /// What another thread does while the loop waits, and whether it then wakes the loop.
-    pub in_wait: VecDeque<Box<dyn FnOnce()>>,
+    /// What another thread does while the loop waits or is in another call, and whether it then wakes
+    /// the loop.
+    pub in_calls: VecDeque<Box<dyn FnOnce()>>,
     pub woken: Arc<AtomicBool>,
     descriptors_gone_until_ms: u64,
+    /// Only so many descriptors there are until then.
+    spent: (usize, u64),
+    network_down_until_ms: u64,
     accepts: u64,
     waits: u64,
     now_ms: u64,
+    paused_ms: u64,
     wall_leap_ms: i64,
     rng: Rng,
     randomness: Rng,
@@ -77,7 +82,7 @@ pub struct Kernel {
     listener_edge: Option<u64>,
     idle_waits: u32,
     hash: u64,
-    trace: Option<VecDeque<String>>,
+    trace: Option<Vec<String>>,
 }
 
 struct Connection {
@@ -97,6 +102,14 @@ struct Connection {
     server_gone: bool,
     client_gone: bool,
     reset: bool,
+    /// A fault, and not its peer or the server, has ended it.
+    struck: bool,
+    /// It was refused in the place of the descriptor held in reserve.
+    refused: bool,
+    /// Connections when it was accepted, itself included.
+    crowd: usize,
+    /// Reads and writes still to be interrupted.
+    interruptions: u32,
     writes: u64,
 }
 
@@ -132,12 +145,15 @@ impl Kernel {
             accept_errors: VecDeque::new(),
             descriptors: usize::MAX,
             has_reserve: false,
-            in_wait: VecDeque::new(),
+            in_calls: VecDeque::new(),
             woken: Arc::default(),
             descriptors_gone_until_ms: 0,
+            spent: (0, 0),
+            network_down_until_ms: 0,
             accepts: 0,
             waits: 0,
             now_ms: 1,
+            paused_ms: 0,
             wall_leap_ms: 0,
             rng: Rng::new(seed),
             randomness: Rng::new(seed ^ 0x7469_6469_6e67_7321),
@@ -171,6 +187,10 @@ impl Kernel {
             server_gone: !self.listening,
             client_gone: false,
             reset: !self.listening,
+            struck: false,
+            refused: false,
+            crowd: 0,
+            interruptions: 0,
             writes: 0,
         });
         if self.listening {
@@ -274,16 +294,33 @@ impl Kernel {
     pub fn is_well_again(&mut self) {
         self.faults.stop();
         self.descriptors_gone_until_ms = 0;
+        self.spent = (0, 0);
+        self.network_down_until_ms = 0;
         self.happens_now();
     }
 
     fn happens_now(&mut self) {
-        self.in_wait.drain(..).for_each(|happens| happens());
+        self.in_calls.drain(..).for_each(|happens| happens());
+    }
+
+    /// Another thread is as quick as this one.
+    fn may_happen(&mut self) {
+        if !self.in_calls.is_empty()
+            && self.strikes(None, Fault::ThreadInCall)
+            && let Some(happens) = self.in_calls.pop_front()
+        {
+            happens();
+        }
     }
 
     /// Milliseconds since the start, and then some: the engine's monotonic clock.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// The same without the time in which the process stood still.
+    pub fn awake_ms(&self) -> u64 {
+        self.now_ms - self.paused_ms
     }
 
     /// How many writes the server has made to this client.
@@ -301,6 +338,21 @@ impl Kernel {
         self.waits
     }
 
+    /// True if a fault has ended this connection: what it was owed may be lost.
+    pub fn was_struck(&self, wire: Wire) -> bool {
+        self.connections[wire.0].struck
+    }
+
+    /// True if this connection was refused unread, for want of a descriptor.
+    pub fn was_refused(&self, wire: Wire) -> bool {
+        self.connections[wire.0].refused
+    }
+
+    /// How many connections there were when this one was accepted, itself included.
+    pub fn crowd(&self, wire: Wire) -> usize {
+        self.connections[wire.0].crowd
+    }
+
     /// True if the server has let go of this connection.
     pub fn is_released(&self, wire: Wire) -> bool {
         self.connections[wire.0].server_gone
@@ -315,17 +367,17 @@ impl Kernel {
         })
     }
 
-    /// A hash of every call so far and its answer.
+    /// A hash of every call so far and its answer, and of every byte that was read or written.
     pub fn trace_hash(&self) -> u64 {
         self.hash
     }
 
-    /// Remembers the last calls as text from now on.
+    /// Remembers every call as text from now on.
     pub fn keep_trace(&mut self) {
-        self.trace = Some(VecDeque::new());
+        self.trace = Some(Vec::new());
     }
 
-    /// The last calls, one a line.
+    /// The calls, one a line.
     pub fn trace(&self) -> String {
         self.trace.iter().flatten().map(|line| format!("{line}\n")).collect()
     }
@@ -334,10 +386,7 @@ impl Kernel {
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         let now_ms = self.now_ms;
         if let Some(trace) = &mut self.trace {
-            if trace.len() == TRACE_LINES_MAX {
-                trace.pop_front();
-            }
-            trace.push_back(format!("{now_ms:>8} {}", line()));
+            trace.push(format!("{now_ms:>8} {}", line()));
         }
     }
 
@@ -356,7 +405,8 @@ impl Kernel {
     }
 
     fn raise_listener(&mut self) {
-        self.listener_edge = Some(self.now_ms);
+        let due = if self.strikes(None, Fault::ListenerLate) { self.later() } else { self.now_ms };
+        self.listener_edge = Some(self.listener_edge.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// When the edge of something that arrives now is seen.
@@ -365,7 +415,7 @@ impl Kernel {
     }
 
     fn later(&mut self) -> u64 {
-        self.now_ms + 1 + self.rng.below(30)
+        self.now_ms + 1 + self.rng.below(LATE_MS_MAX)
     }
 
     fn strikes(&mut self, wire: Option<Wire>, fault: Fault) -> bool {
@@ -391,9 +441,18 @@ impl Kernel {
         if is_due(self.listener_edge) {
             self.listener_edge = None;
             events.push(Event::Listener(0));
+        } else if self.listening && self.strikes(None, Fault::ListenerSpurious) {
+            events.push(Event::Listener(0));
         }
+        if self.strikes(None, Fault::WakeSpurious) {
+            events.push(Event::Wake);
+        }
+        let events_max = if self.strikes(None, Fault::FewEvents) { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let open: Vec<(u32, Wire)> = self.open.iter().map(|(&index, &wire)| (index, wire)).collect();
         for (index, wire) in open {
+            if events.len() >= events_max {
+                break;
+            }
             let spurious = self.strikes(Some(wire), Fault::SpuriousEvent);
             let split = self.strikes(Some(wire), Fault::SplitEvent);
             let connection = &mut self.connections[wire.0];
@@ -430,11 +489,15 @@ impl Kernel {
         }
     }
 
+    fn digest(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3); // FNV-1a
+        }
+    }
+
     fn record(&mut self, call: u64, wire: u64, answer: u64, line: impl FnOnce() -> String) {
         for value in [call, wire, answer, self.now_ms] {
-            for byte in value.to_le_bytes() {
-                self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3); // FNV-1a
-            }
+            self.digest(&value.to_le_bytes());
         }
         self.note(line);
     }
@@ -448,8 +511,11 @@ impl Kernel {
 /// Twice the ping interval of the simulation is longer than this and what a turn waits at most: who
 /// answers each ping at once is never taken for silent.
 const PAUSE_MS_MAX: u64 = 1500;
-const TRACE_LINES_MAX: usize = 400;
+/// Lines of the trace that a failure shows.
+const TRACE_LINES_SHOWN: usize = 400;
 
+/// How late an edge may be.
+pub const LATE_MS_MAX: u64 = 30;
 /// A loop that waits this often for no time and finds and does nothing is spinning.
 const IDLE_WAITS_MAX: u32 = 1000;
 
@@ -473,7 +539,7 @@ impl Os for Kernel {
             self.wall_leap_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
         }
         let mut timeout_ms = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000) as u64);
-        if !self.in_wait.is_empty() && self.strikes(None, Fault::WokenInWait) {
+        if !self.in_calls.is_empty() && self.strikes(None, Fault::WokenInWait) {
             self.happens_now();
         }
         // eventfd(2): a wake is told once, now or at the next wait.
@@ -482,7 +548,9 @@ impl Os for Kernel {
             events.push(Event::Wake);
         }
         if timeout_ms != Some(0) && self.strikes(None, Fault::Pause) {
-            self.now_ms += 1 + self.rng.below(PAUSE_MS_MAX);
+            let pause_ms = 1 + self.rng.below(PAUSE_MS_MAX);
+            self.now_ms += pause_ms;
+            self.paused_ms += pause_ms;
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
@@ -529,6 +597,7 @@ impl Os for Kernel {
     fn accept(&mut self, listener: usize, index: u32) -> io::Result<Option<IpAddr>> {
         assert_eq!(listener, 0, "there is one listener");
         self.accepts += 1;
+        self.may_happen();
         let answer = self.accept_first(index);
         let wire = self.open.get(&index).map_or(u64::MAX, |wire| wire.0 as u64);
         self.record(2, wire, u64::from(answer.is_ok()), || format!("accept as {index}: {answer:?} (wire {wire})"));
@@ -542,7 +611,10 @@ impl Os for Kernel {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         // Who is promised that no fault strikes is not turned away by one either.
-        let by_a_fault = self.now_ms < self.descriptors_gone_until_ms;
+        let by_a_fault = self.now_ms < self.descriptors_gone_until_ms.max(self.spent.1);
+        if self.strikes(self.backlog.front().copied(), Fault::RefuseError) {
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
+        }
         let stands = self.backlog.iter().position(|wire| !by_a_fault || !self.connections[wire.0].reliable);
         let wire = stands.and_then(|stands| self.backlog.remove(stands)).ok_or(io::ErrorKind::WouldBlock)?;
         self.idle_waits = 0;
@@ -550,13 +622,16 @@ impl Os for Kernel {
         connection.down.bytes.extend(answer);
         connection.down.ended = true;
         connection.server_gone = true;
+        connection.refused = true;
         self.record(8, wire.0 as u64, 0, || format!("refuse wire {}", wire.0));
         Ok(())
     }
 
     fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {
         let wire = self.wire(index, "a read");
+        self.may_happen();
         let answer = self.read_wire(wire, buffer);
+        self.digest(&buffer[..*answer.as_ref().unwrap_or(&0)]);
         self.idle_waits = 0;
         self.record(3, wire.0 as u64, number(&answer), || format!("read {index} of {}: {answer:?}", buffer.len()));
         answer
@@ -564,7 +639,9 @@ impl Os for Kernel {
 
     fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<usize> {
         let wire = self.wire(index, "a write");
+        self.may_happen();
         let answer = self.write_wire(wire, bytes);
+        self.digest(&bytes[..*answer.as_ref().unwrap_or(&0)]);
         self.idle_waits = 0;
         self.record(4, wire.0 as u64, number(&answer), || {
             let end = bytes.len().min(60);
@@ -581,6 +658,7 @@ impl Os for Kernel {
 
     fn close(&mut self, index: u32) {
         let wire = self.wire(index, "a close");
+        self.may_happen();
         self.open.remove(&index);
         self.closed.push(index);
         let connection = &mut self.connections[wire.0];
@@ -617,7 +695,13 @@ impl Kernel {
         }
         let is_reliable = self.backlog.front().is_some_and(|wire| self.connections[wire.0].reliable);
         if self.now_ms < self.descriptors_gone_until_ms && !is_reliable {
-            return Err(io::Error::from_raw_os_error(self.rng.pick(EXHAUSTION_ERRNOS)));
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
+        }
+        if self.strikes(self.backlog.front().copied(), Fault::DescriptorsSpent) {
+            self.spent = (self.open.len(), self.later() + 300);
+        }
+        if self.now_ms < self.spent.1 && self.open.len() >= self.spent.0 && !is_reliable {
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
         }
         let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
@@ -633,19 +717,26 @@ impl Kernel {
         self.backlog.pop_front();
         self.idle_waits = 0;
         if self.strikes(Some(wire), Fault::AcceptAborted) {
+            self.connections[wire.0].struck = true;
             self.connections[wire.0].server_gone = true;
             self.reset(wire);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if self.strikes(Some(wire), Fault::AcceptError) {
+        if self.strikes(Some(wire), Fault::NetworkDown) {
+            self.network_down_until_ms = self.later() + 300;
+        }
+        let is_down = self.now_ms < self.network_down_until_ms && !is_reliable;
+        if is_down || self.strikes(Some(wire), Fault::AcceptError) {
+            self.connections[wire.0].struck = true;
             self.connections[wire.0].server_gone = true;
             self.reset(wire);
-            return Err(io::Error::from_raw_os_error(self.rng.pick(ACCEPT_ERRNOS)));
+            return Err(self.faults.errno("accept", &mut self.rng));
         }
         self.open.insert(index, wire);
-        let now_ms = self.now_ms;
+        let (now_ms, crowd) = (self.now_ms, self.open.len());
         let connection = &mut self.connections[wire.0];
         connection.index = Some(index);
+        connection.crowd = crowd;
         // Registering tells what is ready already.
         connection.write_edge = Some(now_ms);
         if !connection.up.bytes.is_empty() || connection.up.ended || connection.reset {
@@ -656,7 +747,7 @@ impl Kernel {
 
     fn read_wire(&mut self, wire: Wire, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a read into an empty buffer cannot tell the end");
-        self.may_die(wire, Fault::ReadError, READ_ERRNOS)?;
+        self.may_fail(wire, Fault::ReadError, "read")?;
         let there = self.connections[wire.0].up.bytes.len();
         if there == 0 && !self.connections[wire.0].up.ended {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -683,7 +774,7 @@ impl Kernel {
 
     fn write_wire(&mut self, wire: Wire, bytes: &[u8]) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a write of nothing");
-        self.may_die(wire, Fault::WriteError, WRITE_ERRNOS)?;
+        self.may_fail(wire, Fault::WriteError, "write")?;
         let connection = &mut self.connections[wire.0];
         assert!(!connection.down.ended, "a write after shutdown_write");
         connection.writes += 1;
@@ -714,15 +805,26 @@ impl Kernel {
         Ok(taken)
     }
 
-    fn may_die(&mut self, wire: Wire, fault: Fault, errnos: &[i32]) -> io::Result<()> {
-        if self.strikes(Some(wire), Fault::Interrupted) {
+    fn may_fail(&mut self, wire: Wire, fault: Fault, call: &'static str) -> io::Result<()> {
+        if self.strikes(Some(wire), Fault::InterruptedOften) {
+            self.connections[wire.0].interruptions = 12;
+        }
+        let is_again = self.connections[wire.0].interruptions > 0;
+        self.connections[wire.0].interruptions -= u32::from(is_again);
+        if is_again || self.strikes(Some(wire), Fault::Interrupted) {
             return Err(io::Error::from_raw_os_error(EINTR));
         }
         if !self.connections[wire.0].reset && self.strikes(Some(wire), fault) {
+            self.connections[wire.0].struck = true;
             self.reset(wire);
-            return Err(io::Error::from_raw_os_error(self.rng.pick(errnos)));
+            return Err(self.faults.errno(call, &mut self.rng));
+        }
+        if self.strikes(Some(wire), Fault::NoMemory) {
+            self.connections[wire.0].struck = true;
+            return Err(self.faults.errno("memory", &mut self.rng));
         }
         if self.strikes(Some(wire), Fault::Reset) {
+            self.connections[wire.0].struck = true;
             self.reset(wire);
         }
         if self.connections[wire.0].reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
@@ -737,7 +839,10 @@ fn number(answer: &io::Result<usize>) -> u64 {
 impl Drop for Kernel {
     fn drop(&mut self) {
         if self.trace.is_some() && std::thread::panicking() {
-            eprintln!("the last calls:\n{}", self.trace());
+            let lines: Vec<&String> = self.trace.iter().flatten().collect();
+            let shown = &lines[lines.len().saturating_sub(TRACE_LINES_SHOWN)..];
+            eprintln!("the last calls:");
+            shown.iter().for_each(|line| eprintln!("{line}"));
         }
     }
 }
