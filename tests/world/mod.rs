@@ -1,11 +1,13 @@
 //! The whole engine against a whole world, from one seed: clients, faults, limits, time.
 //!
 //! `run(seed)` panics when anything that must be true is not. After every turn the engine checks
-//! its own invariants and the model judges what the clients heard. At the end faults stop, and
+//! its own invariants and the oracle judges what the clients heard. At the end faults stop, and
 //! within two heartbeats every living client must have everything.
 //!
-//! Three seeds of seven are hard (`Trials`): system calls fail with every errno of their manuals,
-//! other threads publish, strangers send garbage, tokens change, the server leaves halfway.
+//! What must be true is in `oracle`, and what may be refused in `excuses`: read those first. The
+//! clients are `publishers` and `subscribers`, who else is there `others`; `operator` restarts,
+//! drains, deletes and changes tokens. Three seeds of seven are hard (`Trials`): there system calls
+//! fail with every errno of their manuals, and threads, strangers, crowds and tokens come in.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
