@@ -163,6 +163,8 @@ pub struct Kernel {
     /// What another thread does while the loop waits, and whether it then wakes the loop.
     pub in_wait: VecDeque<Box<dyn FnOnce()>>,
     pub woken: Arc<AtomicBool>,
+    /// If the server's work takes time, which passes before its next turn also if that does not wait.
+    pub working: Option<Rng>,
     descriptors_gone_until_ms: u64,
     accepts: u64,
     waits: u64,
@@ -235,6 +237,7 @@ impl Kernel {
             has_reserve: false,
             in_wait: VecDeque::new(),
             woken: Arc::default(),
+            working: None,
             descriptors_gone_until_ms: 0,
             accepts: 0,
             waits: 0,
@@ -374,6 +377,7 @@ impl Kernel {
     /// Faults end, and what was to happen has happened.
     pub fn is_well_again(&mut self) {
         self.faults.stop();
+        self.working = None;
         self.descriptors_gone_until_ms = 0;
         self.happens_now();
     }
@@ -405,6 +409,11 @@ impl Kernel {
     /// True if the server has let go of this connection.
     pub fn is_released(&self, wire: Wire) -> bool {
         self.connections[wire.0].server_gone
+    }
+
+    /// Somebody waits to be accepted, and no edge will say so.
+    pub fn has_unseen_arrival(&self) -> bool {
+        !self.backlog.is_empty() && self.listener_edge.is_none()
     }
 
     /// A connection that its client has left, that no edge is due for, and that the server holds.
@@ -611,6 +620,9 @@ impl Os for Kernel {
         }
         if timeout_ms != Some(0) && self.strikes(None, Fault::Pause) {
             self.now_ms += 1 + self.rng.below(PAUSE_MS_MAX);
+        }
+        if let (Some(working), Some(0)) = (&mut self.working, timeout_ms) {
+            self.now_ms += working.pick(&[0, 0, 0, 1, 30, 600]);
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
