@@ -562,7 +562,9 @@ impl Os for Kernel {
             self.paused_ms += pause_ms;
         }
         if let (Some(working), Some(0)) = (&mut self.working, timeout_ms) {
-            self.now_ms += working.pick(&[0, 0, 0, 1, 30, 600]);
+            let working_ms = working.pick(&[0, 0, 0, 1, 30, 600]);
+            self.now_ms += working_ms;
+            self.paused_ms += working_ms;
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
