@@ -2,24 +2,22 @@
 //! open it, a delivery, a heartbeat; and what a turn costs beside so many that are idle.
 //!
 //! `cargo bench --bench million [-- COUNT... TRANSPORT...]`; if not told, a third each of `websocket`,
-//! `sse` and `poll`. The sockets are a table that answers reads with
-//! prepared requests and counts what is written: so what is measured is the server alone. There
-//! are always a thousand channels, and a thousand subscribers in each that has any: so a publish is
-//! shared by as many in each line, and the lines can be compared.
+//! `sse` and `poll`. The sockets are a table that answers reads with prepared requests and counts
+//! what is written: so what is measured is the server alone. There are always a thousand channels,
+//! and a thousand subscribers in each that has any: so a publish is shared by as many in each line,
+//! and the lines can be compared.
 //!
-//! Times wander. `benches/instructions` runs this under callgrind, counts the instructions of each
-//! function that is never inlined here, and compares them with `benches/instructions.txt`.
+//! Times wander, and grow with the table: from 100,000 on, what a delivery waits for is memory.
+//! `benches/instructions` runs this under callgrind, counts the instructions of each function that
+//! is never inlined here, and compares them with `benches/instructions.txt`.
 
 #![allow(clippy::print_stdout, reason = "it prints a table")]
-
-mod clock;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clock::thread_nanoseconds;
 use tidings::internals::{Config, Event, EventLoop, Now, Os, Parts, Process};
 
 /// So many there are, whoever hears them.
@@ -189,11 +187,11 @@ fn measure(count: usize, transports: &[&str]) {
     );
 }
 
-/// Nanoseconds of the processor, and how often something was written.
+/// Nanoseconds gone by, and how often something was written.
 fn cost(server: &mut EventLoop<Sockets>, what: impl FnOnce(&mut EventLoop<Sockets>)) -> (u64, u64) {
-    let (began, writes) = (thread_nanoseconds(), server.os_ref().writes);
+    let (began, writes) = (Instant::now(), server.os_ref().writes);
     what(server);
-    (thread_nanoseconds() - began, server.os_ref().writes - writes)
+    (began.elapsed().as_nanos() as u64, server.os_ref().writes - writes)
 }
 
 #[inline(never)]
