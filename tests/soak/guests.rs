@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Registry};
 
-use crate::clients::{self, Format, Head, Heard, Message, Part, Place, Reader, Responses, Result, Transport};
+use crate::clients::{self, Format, Gap, Head, Heard, Message, Part, Place, Reader, Responses, Result, Transport};
 use crate::common::PATIENCE;
 use crate::common::program::Program;
 use crate::lines::{Alarms, Line, Received, Rng};
@@ -25,7 +25,7 @@ pub struct Scale {
     /// Each makes at least five connections.
     pub guests_per_second: u64,
     pub channels_max: u64,
-    pub history_age: &'static str,
+    pub history_age_ms: u64,
     pub idempotency_keys_max: u64,
     /// The longest time a guest stays when it has heard all.
     pub linger_ms: u64,
@@ -42,6 +42,7 @@ pub struct Counts {
     pub channels: u64,
     pub published: u64,
     pub deliveries: u64,
+    pub gaps: u64,
     pub resumed: u64,
     pub switched: u64,
     pub killed: u64,
@@ -52,6 +53,23 @@ pub struct Counts {
     pub at_once_max: usize,
 }
 
+impl Counts {
+    /// What a run must have seen, and this one has not.
+    pub fn unseen(&self) -> Vec<&'static str> {
+        let kinds = [
+            ("deliveries", self.deliveries),
+            ("resumed", self.resumed),
+            ("switched", self.switched),
+            ("killed", self.killed),
+            ("killed at a byte", self.killed_at_a_byte),
+            ("killed in a request", self.killed_in_a_request),
+            ("half-closed", self.half_closed),
+            ("closed", self.closed),
+        ];
+        kinds.iter().filter(|(_, count)| *count == 0).map(|(kind, _)| *kind).collect()
+    }
+}
+
 struct Surroundings {
     registry: Registry,
     addresses: Vec<SocketAddr>,
@@ -60,6 +78,7 @@ struct Surroundings {
     rng: Rng,
     counts: Counts,
     linger_ms: u64,
+    history_age_ms: u64,
     buffer: Vec<u8>,
 }
 
@@ -73,91 +92,110 @@ impl Surroundings {
 pub fn run(scale: Scale, seed: u64) -> Result<Counts> {
     let (keys_max, channels_max) = (scale.idempotency_keys_max.to_string(), scale.channels_max.to_string());
     let mut arguments = vec!["--channels-max", &channels_max, "--idempotency-keys-max", &keys_max];
-    arguments.extend(["--history-age", scale.history_age, "--close-timeout", "1s"]);
+    let history_age = format!("{}ms", scale.history_age_ms);
+    arguments.extend(["--history-age", &history_age, "--close-timeout", "1s"]);
     arguments.extend(ADDRESSES.iter().flat_map(|address| ["--listen", address]));
     let program = Program::start(&arguments);
     let addresses = program.addresses();
     let first = metrics(addresses[0]);
 
-    let mut poll = Poll::new().map_err(|error| error.to_string())?;
-    let mut events = Events::with_capacity(1024);
-    let mut world = Surroundings {
-        registry: poll.registry().try_clone().map_err(|error| error.to_string())?,
-        addresses,
-        began: Instant::now(),
-        alarms: Alarms::default(),
-        rng: Rng(seed),
-        counts: Counts::default(),
-        linger_ms: scale.linger_ms,
-        buffer: vec![0; 64 * 1024],
-    };
-    let mut guests: Vec<Option<Guest>> = Vec::new();
-    let mut free: Vec<usize> = Vec::new();
+    let mut world = World::new(addresses, &scale, seed)?;
     let mut samples = measure::Samples::default();
-    let mut last_heard = Instant::now();
-    let end_ms = scale.seconds * 1000;
     let mut sampled_ms = 0;
-    loop {
-        let now_ms = world.now_ms();
-        let here = guests.len() - free.len();
-        world.counts.at_once_max = world.counts.at_once_max.max(here);
-        if now_ms < end_ms {
-            // As many as should have come by now, but not all at once if there was a pause.
-            let due = now_ms * scale.guests_per_second / 1000;
-            for _ in 0..due.saturating_sub(world.counts.guests).min(50) {
-                if here >= GUESTS_MAX {
-                    break;
-                }
-                let owner = free.pop().unwrap_or_else(|| {
-                    guests.push(None);
-                    guests.len() - 1
-                });
-                let mut guest = Guest::new(owner, &mut world);
-                guest.visit(&mut world)?;
-                guests[owner] = Some(guest);
-            }
-            if now_ms - sampled_ms >= scale.sample_ms {
-                sampled_ms = now_ms;
-                samples.take(now_ms, &metrics(world.addresses[0]));
-            }
-        } else if here == 0 {
-            break;
+    while world.rest.now_ms() < scale.seconds * 1000 {
+        let now_ms = world.rest.now_ms();
+        world.invite(now_ms * scale.guests_per_second / 1000)?;
+        world.turn()?;
+        if now_ms - sampled_ms >= scale.sample_ms {
+            sampled_ms = now_ms;
+            samples.take(now_ms, &metrics(world.rest.addresses[0]));
         }
-        if last_heard.elapsed() > PATIENCE {
-            let one = guests.iter().flatten().next();
-            return Err(format!("nobody hears anything: {:?}", one.map(|guest| guest.explain("waits".into()))));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(guest) = world.guests.iter().flatten().next() {
+        if Instant::now() > deadline {
+            return Err(guest.explain("waits in vain".into()));
         }
-        let wait_ms = world.alarms.next_ms().map_or(10, |at_ms| at_ms.saturating_sub(now_ms).min(10));
-        match poll.poll(&mut events, Some(Duration::from_millis(wait_ms))) {
+        world.turn()?;
+    }
+    println!("{:#?}", world.rest.counts);
+    nobody_is_left_over(&first, world.rest.addresses[0])?;
+    samples.judge(scale.warm_up_ms)?;
+    Ok(world.rest.counts)
+}
+
+struct World {
+    poll: Poll,
+    events: Events,
+    guests: Vec<Option<Guest>>,
+    free: Vec<usize>,
+    rest: Surroundings,
+}
+
+impl World {
+    fn new(addresses: Vec<SocketAddr>, scale: &Scale, seed: u64) -> Result<World> {
+        let poll = Poll::new().map_err(|error| error.to_string())?;
+        let rest = Surroundings {
+            registry: poll.registry().try_clone().map_err(|error| error.to_string())?,
+            addresses,
+            began: Instant::now(),
+            alarms: Alarms::default(),
+            rng: Rng(seed),
+            counts: Counts::default(),
+            linger_ms: scale.linger_ms,
+            history_age_ms: scale.history_age_ms,
+            buffer: vec![0; 64 * 1024],
+        };
+        Ok(World { poll, events: Events::with_capacity(1024), guests: Vec::new(), free: Vec::new(), rest })
+    }
+
+    /// So many guests should have come by now. After a pause they do not come all at once.
+    fn invite(&mut self, due: u64) -> Result<()> {
+        for _ in 0..due.saturating_sub(self.rest.counts.guests).min(50) {
+            let here = self.guests.len() - self.free.len();
+            if here == GUESTS_MAX {
+                break;
+            }
+            self.rest.counts.at_once_max = self.rest.counts.at_once_max.max(here + 1);
+            let owner = self.free.pop().unwrap_or(self.guests.len());
+            if owner == self.guests.len() {
+                self.guests.push(None);
+            }
+            let mut guest = Guest::new(owner, &mut self.rest);
+            guest.visit(&mut self.rest)?;
+            self.guests[owner] = Some(guest);
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<()> {
+        let now_ms = self.rest.now_ms();
+        let wait_ms = self.rest.alarms.next_ms().map_or(10, |at_ms| at_ms.saturating_sub(now_ms).min(10));
+        match self.poll.poll(&mut self.events, Some(Duration::from_millis(wait_ms))) {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => return Err(error.to_string()),
             _ => {}
         }
-        if !events.is_empty() || here == 0 {
-            last_heard = Instant::now();
+        let ready: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+        for owner in ready {
+            self.act(owner, Guest::ready)?;
         }
-        let mut gone = |guests: &mut Vec<Option<Guest>>, owner: usize| {
-            if guests[owner].take_if(|guest| guest.is_done()).is_some() {
-                free.push(owner);
-            }
-        };
-        for event in &events {
-            let owner = event.token().0;
-            if let Some(guest) = &mut guests[owner] {
-                guest.ready(&mut world).map_err(|why| guest.explain(why))?;
-                gone(&mut guests, owner);
-            }
+        let now_ms = self.rest.now_ms();
+        while let Some(owner) = self.rest.alarms.pop(now_ms) {
+            self.act(owner, Guest::leave)?;
         }
-        let now_ms = world.now_ms();
-        while let Some(owner) = world.alarms.pop(now_ms) {
-            if let Some(guest) = &mut guests[owner] {
-                guest.leave(&mut world).map_err(|why| guest.explain(why))?;
-                gone(&mut guests, owner);
-            }
-        }
+        Ok(())
     }
-    nobody_is_left_over(&first, world.addresses[0])?;
-    samples.judge(scale.warm_up_ms)?;
-    Ok(world.counts)
+
+    /// An event of a guest who has gone concerns whoever has its place: it finds nothing to read.
+    fn act(&mut self, owner: usize, act: fn(&mut Guest, &mut Surroundings) -> Result<()>) -> Result<()> {
+        let Some(guest) = &mut self.guests[owner] else { return Ok(()) };
+        act(guest, &mut self.rest).map_err(|why| guest.explain(why))?;
+        if guest.visits.is_empty() {
+            self.guests[owner] = None;
+            self.free.push(owner);
+        }
+        Ok(())
+    }
 }
 
 /// The server has as many connections and descriptors as before the first guest.
@@ -208,8 +246,9 @@ struct Guest {
     reader: Reader,
     answer: Answer,
     cursor: Option<Place>,
-    /// What it has published, with its id, oldest first.
+    /// What it has published, with its id, oldest first; and when it sent each first.
     published: Vec<(Place, String)>,
+    sent_ms: Vec<u64>,
     /// What it is still to hear in this visit.
     expected: VecDeque<(Place, String)>,
     /// It has heard all and stays for a while, or waits for the end.
@@ -236,16 +275,13 @@ impl Guest {
             answer: Answer::default(),
             cursor: None,
             published: Vec::new(),
+            sent_ms: Vec::new(),
             expected: VecDeque::new(),
             is_done_here: false,
             is_leaving: false,
             cut_in: None,
             is_again: false,
         }
-    }
-
-    fn is_done(&self) -> bool {
-        self.visits.is_empty()
     }
 
     fn explain(&self, why: String) -> String {
@@ -275,6 +311,9 @@ impl Guest {
             Visit::Publish => {
                 self.answer = Answer::default();
                 let (nth, mut lines) = (self.published.len(), String::new());
+                if self.sent_ms.len() == nth {
+                    self.sent_ms.push(world.now_ms());
+                }
                 if self.cut_in.is_some() || self.is_again || world.rng.one_in(10) {
                     // Killed, it cannot know whether it was heard; it asks again with its key.
                     lines = format!("Idempotency-Key: {}.{nth}\r\n", self.nth);
@@ -357,7 +396,9 @@ impl Guest {
 
     fn is_killed(&mut self, world: &mut Surroundings) -> Result<()> {
         world.counts.killed_at_a_byte += 1;
-        self.line.take().map(Line::reset);
+        if let Some(line) = self.line.take() {
+            line.reset();
+        }
         world.alarms.forget(self.owner);
         self.is_again = !self.is_done_here;
         if self.is_done_here { self.next(world) } else { self.visit(world) }
@@ -377,6 +418,11 @@ impl Guest {
                 Heard::Message(message) => {
                     world.counts.deliveries += 1;
                     self.message(message)?;
+                    !is_poll
+                }
+                Heard::Gap(gap) => {
+                    world.counts.gaps += 1;
+                    self.gap(&gap, world.now_ms(), world.history_age_ms)?;
                     !is_poll
                 }
                 Heard::Done(None) if is_poll && !self.is_done_here => {
@@ -406,6 +452,25 @@ impl Guest {
             return Err(format!("stands at {place}"));
         }
         self.cursor = Some(place);
+        Ok(())
+    }
+
+    /// Only age evicts, and what it has evicted is named.
+    fn gap(&mut self, gap: &Gap, now_ms: u64, history_age_ms: u64) -> Result<()> {
+        let after = self.cursor.ok_or("a gap after `now`")?;
+        let is_old = |sent_ms: &u64| sent_ms + history_age_ms <= now_ms;
+        let lost = self.expected.iter().take_while(|(id, _)| *id <= gap.cursor).count();
+        let first = self.published.len() - self.expected.len();
+        if gap.after != after.to_string()
+            || gap.reason != "evicted"
+            || lost == 0
+            || self.expected[lost - 1].0 > gap.through
+            || !self.sent_ms[first..first + lost].iter().all(is_old)
+        {
+            return Err(format!("heard {gap:?} at {now_ms} ms, and had sent at {:?}", self.sent_ms));
+        }
+        self.expected.drain(..lost);
+        self.cursor = Some(gap.cursor);
         Ok(())
     }
 

@@ -9,12 +9,12 @@ use crate::sum;
 /// Name, unit of the server's figure, and how much it may rise beside a fiftieth.
 const FIGURES: [(&str, &str, f64, f64); 9] = [
     ("resident memory, KiB", "process_resident_memory_bytes", 1024.0, 1024.0),
-    ("descriptors", "process_open_fds", 1.0, 100.0),
-    ("connections", "tidings_connections", 1.0, 100.0),
-    ("channels", "tidings_channels", 1.0, 100.0),
-    ("messages kept", "tidings_messages_kept", 1.0, 100.0),
-    ("history, KiB", "tidings_history_bytes", 1024.0, 256.0),
-    ("keys", "tidings_idempotency_keys", 1.0, 100.0),
+    ("descriptors", "process_open_fds", 1.0, 500.0),
+    ("connections", "tidings_connections", 1.0, 500.0),
+    ("channels", "tidings_channels", 1.0, 500.0),
+    ("messages kept", "tidings_messages_kept", 1.0, 1000.0),
+    ("history, KiB", "tidings_history_bytes", 1024.0, 512.0),
+    ("keys", "tidings_idempotency_keys", 1.0, 500.0),
     ("waiting input, KiB", "tidings_intake_bytes", 1024.0, 64.0),
     ("waiting output, KiB", "tidings_output_bytes", 1024.0, 64.0),
 ];
