@@ -74,7 +74,7 @@ fn nothing_grows_while_guests_come_and_go() {
         None => guests::Scale {
             seconds: 5,
             guests_per_second: 100,
-            channels_max: 300,
+            channels_max: 600,
             history_age_ms: 1000,
             idempotency_keys_max: 50,
             linger_ms: 100,
