@@ -295,7 +295,7 @@ def engine(say):
     figures = {}
     for bench in ("delivery", "million"):
         lines = cargo("bench", "--quiet", "--locked", "--bench", bench, target=ROOT / "target").splitlines()
-        figures[bench] = [re.split(r"\s{2,}", line.strip()) for line in lines if re.search(r"\d", line)]
+        figures[bench] = [re.split(r"\s{2,}", line.strip()) for line in lines if re.search(r"\d\s*$", line)]
         say(f"{bench}: {len(figures[bench])} lines")
     return figures
 
