@@ -162,7 +162,8 @@ def instructions(program, ask, count):
 
 def main():
     if not shutil.which("valgrind"):
-        sys.exit("skipped: no valgrind")
+        print("skipped: no valgrind")
+        return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     subprocess.run(["cargo", "build", "--locked", "--release", "--example", "echo"], cwd=ROOT, check=True)
