@@ -57,6 +57,8 @@ impl Engine {
                 self.connections[index].reason = CloseReason::RequestTimeout;
                 self.queue_ready(index);
             }
+            // Its answer is not out yet: nothing is to be asked before it is read.
+            State::Request if connection.own.is_some() => self.set_deadline(index, self.config.idle_timeout),
             State::Request => self.finish(index, CloseReason::Idle),
             State::Held => {
                 let gap = self.hub.loss(index);
