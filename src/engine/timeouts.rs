@@ -3,7 +3,7 @@
 //! | state | at the deadline |
 //! | --- | --- |
 //! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
-//! | `Request` | no request, or half of one: 408 if it began, and the end |
+//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing if it has just asked |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
@@ -48,6 +48,8 @@ impl Engine {
             return self.deadlines.set(index, stalled);
         }
         match connection.state {
+            // It asked just in time, in this very turn; the commit is still to come.
+            State::Request if connection.unanswered() > 0 => self.set_deadline(index, self.config.idle_timeout),
             State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {
                 let message = "the request did not end in time; send it at once, or more quickly";
                 let reply = Reply { keep_alive: false, ..Reply::default() };
@@ -180,10 +182,19 @@ impl Engine {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick))];
-        let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
-        let due = due.chain(self.hub.next_expiry_ms()).chain(self.limits_log.next_ms()).min()?;
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick));
+        let tick = earlier(self.deadlines.next_tick(), leaving);
+        let due = earlier(tick.map(|tick| u64::from(tick) * TICK_MS), self.hub.next_expiry_ms());
+        let due = earlier(due, self.limits_log.next_ms())?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
+    }
+}
+
+/// The earlier of two moments, either of which may never come.
+fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
