@@ -712,6 +712,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn memory_ends_with_what_was_announced() {
+        let bytes = frame(0x82, &[b'x'; 10_000]);
+        for piece in [1, 3, 100, 6000] {
+            let mut decoder = Decoder::default();
+            let mut input = Vec::new();
+            for piece in bytes.chunks(piece).step_by(crate::stride(9999)) {
+                input.extend_from_slice(piece);
+                let limits = Limits { message_bytes_max: 10_000, ..LIMITS };
+                let (_, consumed) = decoder.decode(&mut input, limits, None).unwrap();
+                input.drain(..consumed);
+            }
+            assert!(cfg!(miri) || decoder.room() == 10_000, "{} in pieces of {piece}", decoder.room());
+        }
+    }
+
+    #[test]
+    fn behind_our_close_only_the_close_of_the_peer_is_looked_for() {
+        let frames = [
+            frame(0x01, &[b'x'; 200]),
+            frame(0x89, b"ping"),
+            frame(0x00, b"\xff"),
+            frame(0xc2, b"\x07"),
+            frame(0x88, b"\x03\xe8bye"),
+        ];
+        let end = frames.concat().len();
+        let bytes = [&frames.concat()[..], b"more"].concat();
+        // So many bytes came before, of a head, of a payload, of a message.
+        for before in [0, 7, 8, 100, 208] {
+            for cut in (before..=bytes.len()).step_by(crate::stride(31)) {
+                let mut decoder = Decoder::default();
+                let (_, begun) = decoder.decode(&mut bytes[..before].to_vec(), LIMITS, None).unwrap();
+                let (found, skipped) = decoder.skip_to_close(&bytes[begun..cut]).unwrap();
+                assert_eq!(found, cut >= end, "{before} bytes, then {cut}");
+                assert_eq!((decoder.buffered(), decoder.room()), (0, 0));
+                let at = begun + skipped;
+                assert!(cut.min(end) - at < 11, "no more than a head waits, or the close frame");
+                let rest = if found { (true, end) } else { decoder.skip_to_close(&bytes[at..]).unwrap() };
+                assert_eq!(rest, (true, if found { end } else { end - at }));
+                assert!(!found || at == end);
+            }
+        }
+        for (bytes, error) in [
+            (&b"\x81\x05Hello"[..], Error::NotMasked),
+            (b"\x82\xff\x80\x00\x00\x00\x00\x00\x00\x00", Error::LengthNegative),
+        ] {
+            assert_eq!(Decoder::default().skip_to_close(bytes), Err(error));
+        }
+    }
+
     /// Tries what could follow: the second bytes that E0, F0 and all others need, and a tail.
     fn could_become_text(text: &[u8]) -> bool {
         let may_follow = [b"\x80\x80\x80", b"\x90\x80\x80", b"\xa0\x80\x80"];
