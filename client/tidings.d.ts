@@ -91,7 +91,7 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap
   readonly cursor: string | undefined;
 
   /** Resolves when the server has taken the message, rejects with its refusal. */
-  publish(channel: string, data: string | Uint8Array, options?: PublishOptions): Promise<Published>;
+  publish(channel: string, data: string | ArrayBuffer | ArrayBufferView | Blob, options?: PublishOptions): Promise<Published>;
   /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */
   subscribe(channels: string | readonly string[]): Promise<void>;
   unsubscribe(channels: string | readonly string[]): Promise<void>;
@@ -100,15 +100,15 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap
   addEventListener<T extends keyof TidingsEvents>(
     type: T,
     listener: ((event: TidingsEvents[T]) => void) | null,
-    options?: boolean | AddEventListenerOptions,
+    options?: Parameters<EventTarget['addEventListener']>[2],
   ): void;
-  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(...listener: Parameters<EventTarget['addEventListener']>): void;
   removeEventListener<T extends keyof TidingsEvents>(
     type: T,
     listener: ((event: TidingsEvents[T]) => void) | null,
-    options?: boolean | EventListenerOptions,
+    options?: Parameters<EventTarget['removeEventListener']>[2],
   ): void;
-  removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | EventListenerOptions): void;
+  removeEventListener(...listener: Parameters<EventTarget['removeEventListener']>): void;
 }
 
 /** Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. */

@@ -12,7 +12,8 @@ const SHORT = 5_000;
 const ANSWER = 10_000;
 // Three heartbeats of SSE.
 const SILENCE = 45_000;
-// Earlier troubles are forgotten.
+// Heard from for so long: earlier troubles are forgotten. Cut three times in a row without: who
+// cuts it does so by the clock.
 const HEALTHY = 30_000;
 // Until the better transports are tried again; doubled each time they fail.
 const CLIMB = 10_000;
@@ -37,12 +38,12 @@ class Tidings extends EventTarget {
   #climbAt = 0;
   #climbWait = CLIMB;
   #tries = 0;
-  #dueAt = Infinity;
+  #retry;
   #tickAt = Date.now();
   // Through where a loss has been told.
   #told;
-  // How many loops are too slow.
-  #behind = 0;
+  // The queues of loops that are too slow.
+  #behind = new Set();
   #life = new AbortController();
 
   constructor(url, { channels = [], after, token, transports = ['websocket', 'sse', 'poll'], signal } = {}) {
@@ -54,39 +55,36 @@ class Tidings extends EventTarget {
     if (typeof token === 'function') this.#renew = token;
     else this.#token = token;
     const until = this.#life;
-    const tick = () => this.#tick();
-    const ticking = setInterval(tick, 1000);
+    const ticking = setInterval(this.#tick, 1000);
     until.signal.onabort = () => clearInterval(ticking);
     globalThis.addEventListener?.('online', () => this.#relink(), until);
-    globalThis.document?.addEventListener('visibilitychange', tick, until);
+    globalThis.document?.addEventListener('visibilitychange', this.#tick, until);
     signal?.addEventListener('abort', () => this.close(), until);
     queueMicrotask(() => (signal?.aborted ? this.close() : this.#relink()));
   }
 
   subscribe(channels) {
-    return this.#change('subscribe', setOf(channels));
+    return this.#change('subscribe', channels);
   }
 
   unsubscribe(channels) {
-    return this.#change('unsubscribe', setOf(channels));
+    return this.#change('unsubscribe', channels);
   }
 
   async publish(channel, data, { event, type, key = crypto.getRandomValues(new Uint32Array(4)).join('-') } = {}) {
-    const isText = typeof data === 'string';
-    if (!isText) type ??= 'application/octet-stream';
+    if (typeof data === 'object') type ??= 'application/octet-stream';
     let line = `publish ${path([channel])}`;
     for (const [name, value] of Object.entries({ event, type, key })) if (value) line += ` ${name}=${path([value])}`;
     const { published, error } = await this.#command(line, data);
     if (published) return published;
     if (error?.status < 500) throw failure(error);
-    // Whatever became of the command: with the same key it is the same message. The body is bytes,
+    // Whatever became of the command: with the same key it is the same message. The body is a Blob,
     // because fetch gives text a type.
     const headers = { 'Idempotency-Key': key, ...(type && { 'Content-Type': type }) };
-    const body = isText ? new TextEncoder().encode(data) : data;
+    const body = new Blob([data]);
     for (let tries = 0; ; tries++) {
       try {
-        const signal = AbortSignal.any([this.#life.signal, AbortSignal.timeout(3 * ANSWER)]);
-        const answer = await this.#ask([channel], { event }, { method: 'POST', headers, body, signal });
+        const answer = await this.#ask([channel], { event }, { method: 'POST', headers, body });
         return await answer.json();
       } catch (error) {
         if (tries > 7 || this.state === 'closed' || (error.final && !this.#renews(error))) throw error;
@@ -98,13 +96,13 @@ class Tidings extends EventTarget {
   // There is no endless queue: for a loop that is too slow the link is let go, and the cursor stays.
   async *[Symbol.asyncIterator]() {
     const queue = [];
-    let wake, isBehind;
+    let wake;
+    const catchUp = () => this.#behind.delete(queue) && this.#open();
     const until = new AbortController();
     const add = ({ type, detail }) => {
       if (type !== 'state') queue.push(type === 'gap' ? { gap: detail } : detail);
-      if (queue.length > 999 && !isBehind) {
-        isBehind = true;
-        this.#behind++;
+      if (queue.length > 999) {
+        this.#behind.add(queue);
         this.#stop();
       }
       wake?.();
@@ -113,33 +111,27 @@ class Tidings extends EventTarget {
     try {
       for (;;) {
         while (queue.length) yield queue.shift();
-        if (isBehind) {
-          isBehind = false;
-          this.#behind--;
-          this.#open();
-        }
+        catchUp();
         const { aborted, reason } = this.#life.signal;
         if (reason?.final) throw reason;
         if (aborted) return;
         await new Promise(done => (wake = done));
       }
     } finally {
-      if (isBehind) this.#behind--;
       until.abort();
+      catchUp();
     }
   }
 
-  close() {
-    this.#end();
-  }
-
-  #end(error) {
+  // An error is what loops end with.
+  close(error) {
     this.#stop();
     this.#life.abort(error);
     this.#turn('closed');
   }
 
-  async #change(verb, names) {
+  async #change(verb, channels) {
+    const names = setOf(channels);
     const { subscribed, error } = await this.#command(`${verb} ${path(names)}`);
     if (error) throw failure(error);
     if (subscribed) return;
@@ -158,12 +150,12 @@ class Tidings extends EventTarget {
     const ref = `${++link.refs}`;
     if (!link.answers.size) link.heard = Date.now();
     line = `${line} ref=${ref}${data === undefined ? '' : '\n'}`;
-    link.socket.send(data?.buffer ? new Blob([line, data]) : line + (data ?? ''));
+    link.socket.send(typeof data === 'object' ? new Blob([line, data]) : line + (data ?? ''));
     return new Promise(answer => link.answers.set(ref, answer));
   }
 
   #turn(state) {
-    if (state !== this.state) this.#emit('state', (this.state = state));
+    if (![state, 'closed'].includes(this.state)) this.#emit('state', (this.state = state));
   }
 
   #emit(type, detail) {
@@ -174,7 +166,7 @@ class Tidings extends EventTarget {
     drop(this.#link);
     drop(this.#attempt);
     this.#link = this.#attempt = undefined;
-    this.#dueAt = Infinity;
+    clearTimeout(this.#retry);
   }
 
   #relink() {
@@ -183,9 +175,8 @@ class Tidings extends EventTarget {
     this.#open();
   }
 
-  async #open(level = Date.now() < this.#climbAt ? this.#level : 0) {
-    this.#dueAt = Infinity;
-    if (this.#behind || this.#life.signal.aborted) return;
+  async #open(level = Date.now() < this.#climbAt ? this.#level % this.#transports.length : 0) {
+    if (this.#behind.size || this.state === 'closed') return;
     if (!this.#channels.size) return this.#turn('idle');
     if (!this.#link) this.#turn('connecting');
     const name = this.#transports[level];
@@ -205,26 +196,22 @@ class Tidings extends EventTarget {
     if (link === this.#link) this.#link = undefined;
     else this.#attempt = undefined;
     this.#emit('error', Object.assign(error, { transport: link.name }));
+    // What is on its way already decides.
+    if (this.#attempt || this.state === 'closed') return this.#turn('connecting');
     if (this.#renews(error)) return this.#open(link.level);
-    if (error.final) return this.#end(error);
+    if (error.final) return this.close(error);
     const now = Date.now();
     const best = this.#link?.level ?? this.#transports.length;
-    if (error.mute || (error.wait === undefined && !(now - link.up > SHORT))) {
-      // This transport does not work. The next may, if it is better than what there is.
-      this.#level = link.level + 1;
+    const fails = error.mute || (error.wait === undefined && !(now - link.up > (this.#tries > 2 ? HEALTHY : SHORT)));
+    if (fails || this.#link) {
+      if (link.up || this.#link) this.#climbWait = Math.min(2 * this.#climbWait, 60 * CLIMB);
       this.#climbAt = now + this.#climbWait;
-      if (this.#level < best) return this.#open(this.#level);
-      if (!this.#link) this.#level = 0;
     }
-    if (this.#link) {
-      this.#climbWait = Math.min(2 * this.#climbWait, 60 * CLIMB);
-      this.#climbAt = now + this.#climbWait;
-    } else {
-      const wait = delay(this.#tries++, { base: link.base, ...error });
-      this.#dueAt = now + wait;
-      setTimeout(() => this.#tick(), wait + 1);
-      this.#turn('waiting');
-    }
+    // This transport does not work. The next may, if it is better than what there is.
+    if (fails && (this.#level = link.level + 1) < best) return this.#open(this.#level);
+    if (this.#link) return;
+    this.#retry = setTimeout(() => this.#open(), delay(this.#tries++, { base: link.base, ...error }));
+    this.#turn('waiting');
   }
 
   // What any transport brings: {cursor}, {gap}, a message, the answer to a command.
@@ -256,62 +243,64 @@ class Tidings extends EventTarget {
   // Whoever resumes before the end of a loss is told of it again; the application is not.
   #tell(gap) {
     const { reason, through, cursor } = gap;
-    const restarts = reason !== 'evicted';
-    const isNew = restarts || (isAfter(through, this.cursor) && isAfter(through, this.#told));
-    if (restarts || isAfter(cursor, this.cursor)) this.cursor = cursor;
+    if (reason !== 'evicted') this.cursor = this.#told = undefined;
+    const isNew = isAfter(through, this.cursor) && isAfter(through, this.#told);
+    if (isAfter(cursor, this.cursor)) this.cursor = cursor;
     if (!isNew) return;
     this.#told = through;
     this.#emit('gap', gap);
   }
 
   // By the clock, for timers sleep with the machine and doze in hidden pages.
-  #tick() {
+  #tick = () => {
     const now = Date.now();
-    const slept = now - this.#tickAt > 120_000;
+    const dozed = Math.abs(now - this.#tickAt);
     this.#tickAt = now;
-    if (slept) return this.#relink();
-    if (now >= this.#dueAt) return this.#open();
+    if (dozed > 4 * HEALTHY) return this.#relink();
     for (const link of [this.#link, this.#attempt]) {
       if (!link || now - link.heard < (link.answers.size ? ANSWER : link.limit)) continue;
       // Scripts do not see pings, so an idle WebSocket looks like a dead one: ask for something.
       if (link.up && link.socket && !link.answers.size) this.#command(`subscribe ${path(this.#channels)}`);
-      else this.#ended(link, failure({ message: 'nothing came for too long', mute: true }));
+      else this.#ended(link, failure({ message: 'the link is silent', mute: true }));
     }
-    const { level, up } = this.#link ?? {};
-    if (now - up > HEALTHY) {
+    const { level, up, heard } = this.#link ?? {};
+    if (heard - up > HEALTHY) {
       this.#tries = 0;
       if (!level) this.#climbWait = CLIMB;
     }
     if (level && !this.#attempt && now > this.#climbAt && !globalThis.document?.hidden) this.#open(0);
-  }
+  };
 
   // The transports. Each throws when its link is over.
   #run = {
     websocket: async link => {
+      link.signal.throwIfAborted();
       // With this parameter, a handshake whose Upgrade was stripped is refused and not held.
-      const url = this.#url(this.#channels, { transport: 'websocket', after: this.cursor }).replace('http', 'ws');
-      const socket = (link.socket = new WebSocket(url, ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
+      const url = this.#url(this.#channels, { transport: 'websocket', after: this.cursor });
+      const socket = (link.socket = new WebSocket(url.replace('http', 'ws'), ['tidings.v1', ...(this.#token ? [`tidings.bearer.${this.#token}`] : [])]));
       link.signal.onabort = () => socket.close();
       const { code, reason } = await new Promise((resolve, reject) => {
-        socket.onmessage = ({ data }) => Promise.resolve(data).then(JSON.parse).then(piece => this.#take(link, piece)).catch(reject);
+        socket.onmessage = ({ data }) => {
+          try {
+            this.#take(link, JSON.parse(data));
+          } catch (error) {
+            reject(error);
+          }
+        };
         // Node 22 tells of a refused handshake by the first of these alone.
         socket.onerror = socket.onclose = resolve;
       });
       // Browsers hide why a handshake was refused. A poll is told.
       if (!link.up) await this.#ask(this.#channels, { transport: 'poll', wait: 0 }, link);
-      // Going away, restart, try again later; a message too big is no fault of the network. For
-      // good: policy, and what an application made up.
-      const wait = { 1001: 2000, 1009: 0, 1012: 2000, 1013: 2000 }[code];
-      throw failure({ message: ['closed:', code, reason].join(' '), code, wait, final: code === 1008 || code >= 4000 });
+      // Going away, restart, try again later. For good: policy, and what an application made up.
+      const wait = { 1001: 2000, 1012: 2000, 1013: 2000 }[code];
+      throw failure({ message: reason || 'the link ended', code, wait, final: code === 1008 || code >= 4000 });
     },
 
     sse: async link => {
-      const { body } = await this.#ask(this.#channels, { transport: 'sse', format: 'json', after: this.cursor }, link);
-      const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-      let wait;
-      for (let rest = '', part; !(part = await reader.read()).done; ) {
-        link.heard = Date.now();
-        const blocks = (rest + part.value).split('\n\n');
+      let rest = '', wait;
+      for await (const part of this.#read(link, { transport: 'sse', format: 'json' })) {
+        const blocks = (rest + part).split('\n\n');
         rest = blocks.pop();
         for (const block of blocks) {
           const { id, event, data, retry } = Object.fromEntries(block.split('\n').map(line => line.split(/: ?(.*)/s)));
@@ -321,7 +310,7 @@ class Tidings extends EventTarget {
           if (id) this.#take(link, event === 'gap' ? { gap: JSON.parse(data) } : data ? JSON.parse(data) : { cursor: id });
         }
       }
-      throw failure({ message: 'the stream ended', wait: wait && +wait });
+      throw failure({ message: 'the link ended', wait: wait && +wait });
     },
 
     poll: async link => {
@@ -329,14 +318,22 @@ class Tidings extends EventTarget {
       for (let wait = 0; ; wait = 25) {
         link.heard = Date.now();
         link.limit = 1000 * wait + ANSWER;
-        const answer = await this.#ask(this.#channels, { transport: 'poll', wait, after: this.cursor }, link);
-        const { gap, messages, cursor } = await answer.json();
+        let text = '';
+        for await (const part of this.#read(link, { transport: 'poll', wait })) text += part;
+        const { gap, messages, cursor } = JSON.parse(text);
         for (const piece of [{ gap }, ...messages, { cursor }]) this.#take(link, piece);
       }
     },
   };
 
-  async #ask(names, query, { signal, headers, ...more } = {}) {
+  // What is answered, in pieces. Each is a sign of life, for a long answer may take its time.
+  async *#read(link, query) {
+    const { body } = await this.#ask(this.#channels, { ...query, after: this.cursor }, link);
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let part; !(part = await reader.read()).done; yield part.value) link.heard = Date.now();
+  }
+
+  async #ask(names, query, { signal = AbortSignal.any([this.#life.signal, AbortSignal.timeout(3 * ANSWER)]), headers, ...more } = {}) {
     this.#token ??= await this.#renew?.();
     if (this.#token) headers = { ...headers, Authorization: `Bearer ${this.#token}` };
     const answer = await fetch(this.#url(names, query), { signal, headers, ...more });
@@ -357,7 +354,7 @@ class Tidings extends EventTarget {
 
   // Whether a new token may help: once, until something is granted.
   #renews({ code }) {
-    if (!this.#renew || this.#isRenewed || ![1008, 'token_required', 'token_wrong'].includes(code)) return;
+    if (!this.#renew || this.#isRenewed || !/1008|token/.test(code)) return;
     this.#token = undefined;
     return (this.#isRenewed = true);
   }
@@ -372,11 +369,10 @@ function drop(link) {
   link?.answers.forEach(answer => answer({}));
 }
 
-// Full jitter: those who were cut together do not come back together.
-const delay = (tries, { wait = 0, base = 1000 }) => wait + Math.random() * Math.min(base * 2 ** tries, 30_000);
+// Full jitter: those who were cut together do not come back together. The first time within a
+// second, for most cuts are no fault of the server; then by the time it named, if it did.
+const delay = (tries, { wait = 0, base = 1000 }) => wait + Math.random() * Math.min(tries ? base * 2 ** tries : 1000, 30_000);
 
 // Numbers have no leading zeros, so of two in one epoch the longer is the higher. They outgrow 2^53.
-function isAfter(cursor, than = '') {
-  if (!cursor || cursor.split('-')[0] !== than.split('-')[0]) return cursor;
-  return cursor.length > than.length || (cursor.length === than.length && cursor > than);
-}
+const isAfter = (cursor, than = '') =>
+  cursor && (cursor.split('-')[0] !== than.split('-')[0] || cursor.padStart(32) > than.padStart(32));

@@ -53,6 +53,11 @@ impl Buffer {
         &self.bytes[self.start..]
     }
 
+    /// The same, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
     /// How many bytes are still there.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
@@ -61,6 +66,16 @@ impl Buffer {
     /// How much memory it has, used or not.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
+    }
+
+    /// How many bytes can be put at the end before it asks for memory.
+    pub fn room(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
+    /// Makes room for so many bytes at the end, and no more than that.
+    pub fn reserve_exact(&mut self, count: usize) {
+        self.bytes.reserve_exact(count);
     }
 
     /// True if none are.
@@ -110,6 +125,16 @@ impl Spares {
     /// An empty buffer.
     pub fn take(&mut self) -> Box<Buffer> {
         let spare = self.buffers.pop().unwrap_or_default();
+        self.bytes -= spare.capacity();
+        spare
+    }
+
+    /// An empty buffer for so many bytes, with room for them if one is there; but not for far more, as
+    /// they may be long in coming.
+    pub fn take_for(&mut self, count: usize) -> Box<Buffer> {
+        let fits = |spare: &Box<Buffer>| (count..=SMALL.max(4 * count)).contains(&spare.capacity());
+        let Some(nth) = self.buffers.iter().rposition(fits) else { return Box::default() };
+        let spare = self.buffers.swap_remove(nth);
         self.bytes -= spare.capacity();
         spare
     }
@@ -203,6 +228,27 @@ mod tests {
             spares.give(buffer);
             spares.check_invariants();
             assert_eq!(spares.buffers.len(), kept, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_spare_is_taken_for_what_fits_into_it() {
+        for (room, count, fits) in [
+            (100_000, 100_000, true),
+            (100_000, 25_000, true),
+            (100_000, 24_999, false),
+            (100_000, 100_001, false),
+            (SMALL, 1, true),
+            (SMALL + 1, 1, false),
+        ] {
+            let mut spares = Spares::default();
+            for spare in [room, 0, 1 << 20] {
+                let mut buffer = Box::new(Buffer::default());
+                buffer.reserve_exact(spare);
+                spares.give(buffer);
+            }
+            assert_eq!(spares.take_for(count).capacity(), if fits { room } else { 0 }, "{room} for {count}");
+            spares.check_invariants();
         }
     }
 

@@ -69,6 +69,7 @@ pub use server::{Error, Handle, Server};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::Config;
+    pub use crate::buffer::Spares;
     pub use crate::commands::{Command, Commands};
     pub use crate::connection::reader;
     pub use crate::cursor::After;

@@ -93,8 +93,8 @@ pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'self' 'sha256-v2hDlsh1leA5k4uwkwTNAp0fSZx1JDslOjnxhYx2LI0='; \
-        style-src 'sha256-TBe323iaOGhRCaqKEqLlK4TF7SzldV5YTva+uudRWgU='; \
+        script-src 'self' 'sha256-LUFgk9cTk0Se7PEvETFOsmTxJw4hMlQB0QXyIHinwM0='; \
+        style-src 'sha256-4oCy63H+dKrMmmJMS2nBshR45/Oh9uPhY4fHjLL3goA='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
 

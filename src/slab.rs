@@ -153,7 +153,9 @@ mod tests {
     #[test]
     fn an_empty_slot_has_nothing() {
         let mut slab = Slab::new();
-        let slot = slab.insert(7);
+        let slot = slab.insert(6);
+        *slab.get_mut(slot).unwrap() += 1;
+        assert!(!slab.is_empty());
         assert_eq!(slab.remove(slot), Some(7));
         assert_eq!(slab.remove(slot), None, "removed once");
         assert_eq!(slab.remove(99), None);

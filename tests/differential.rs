@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
+use tidings::internals::Spares;
 use tidings::internals::http::{NO_HEADERS, decode_head};
 use tidings::internals::websocket::{
     CloseCode, Decoder, Error, Limits, Opcode, Received, accept_handshake, encode_close, encode_frame,
@@ -200,12 +201,16 @@ fn ours(pieces: &[Vec<u8>]) -> (Vec<Heard>, Ending) {
     for piece in pieces {
         input.extend_from_slice(piece);
         loop {
-            let (received, consumed) = match decoder.decode(&mut input, limits, None) {
+            let (received, consumed) = match decoder.decode(&mut input, limits, None, &mut Spares::default()) {
                 Ok((None, consumed)) => (None, consumed),
                 Ok((Some(received), consumed)) => {
                     let received = match received {
                         Received::Text(text) => Heard::Text(text.into()),
                         Received::Binary(bytes) => Heard::Binary(bytes.into()),
+                        Received::Gathered(message) if message.is_binary() => Heard::Binary(message.payload().into()),
+                        Received::Gathered(message) => {
+                            Heard::Text(std::str::from_utf8(message.payload()).expect("text").into())
+                        }
                         Received::Ping(bytes) => Heard::Ping(bytes.into()),
                         Received::Pong(bytes) => Heard::Pong(bytes.into()),
                         Received::Close(code, reason) => {

@@ -4,10 +4,12 @@
 mod clients;
 mod kernel;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use clients::{Format, Heard, Reader, Transport};
 use kernel::{Kernel, Wire};
-use tidings::internals::{Config, EventLoop, Parts};
+use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
 
 const EACH: usize = 5_000;
 const DRAIN_SECONDS: usize = 10;
@@ -68,5 +70,44 @@ fn the_ends_are_spread_over_the_drain_time() {
         assert!(bins.iter().all(|&count| count <= 2 * mean), "{bins:?}");
         // A spread that uses a part of the time only is none.
         assert!(bins[..DRAIN_SECONDS].iter().all(|&count| count >= mean / 2), "{bins:?}");
+    }
+}
+
+/// protocol: What was answered 200 before is first written to every subscriber that reads in time
+///
+/// A publish and the wish to leave may come in one turn, in this order. The subscriber whose moment to go
+/// was that very turn was sent away before the publish was committed, and it was answered 200.
+#[test]
+fn what_came_in_the_turn_of_the_wish_to_leave_is_still_delivered() {
+    for transport in [Transport::Poll, Transport::Sse, Transport::WebSocket] {
+        let commands = Arc::new(Commands::new(16, 1 << 20, Box::new(|| {})));
+        let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
+        // Everybody's moment is at once.
+        let mut config = Config::default();
+        config.drain = Duration::ZERO;
+        config.drain_grace = Duration::from_secs(1);
+        let mut server =
+            EventLoop::new(Kernel::new(1), config, parts).expect("the names of the configuration are names");
+        let request = match transport {
+            Transport::Poll => clients::get("a", "?wait=120", ""),
+            Transport::Sse => clients::get("a", "?format=json", "Accept: text/event-stream\r\n"),
+            Transport::WebSocket => clients::upgrade("a", "", None),
+        };
+        let wire = server.os().connect();
+        server.os().send(wire, &request);
+        for _ in 0..3 {
+            server.turn(Some(Duration::ZERO)).expect("the kernel has no faults");
+        }
+        commands.push(Command::Publish("a".into(), "the last".into(), None)).expect("there is room");
+        commands.push(Command::Drain).expect("there is room");
+        for _ in 0..3 {
+            server.turn(Some(Duration::from_millis(10))).expect("the kernel has no faults");
+        }
+        let bytes = server.os().receive(wire, usize::MAX);
+        let heard = Reader::new(transport, Format::Json).receive(&bytes).expect("as the standards have it");
+        let is_the_last = |heard: &Heard| matches!(heard, Heard::Message(message) if message.payload == b"the last");
+        let message = heard.iter().position(is_the_last);
+        let end = heard.iter().position(|heard| matches!(heard, Heard::Done(_)));
+        assert!(message.is_some_and(|message| end.is_some_and(|end| message < end)), "{transport:?}: {heard:?}");
     }
 }

@@ -6,6 +6,7 @@ mod kernel;
 mod wire;
 
 use clients::{TEXT, client_frame};
+use tidings::{App, Inbound, Reaction};
 use wire::{Server, frame};
 
 const MIB: usize = 1024 * 1024;
@@ -56,6 +57,51 @@ fn the_largest_message_arrives_whole() {
         let mut writer = server.websocket("/channels/a", None);
         server.send(writer.wire, &frame(0x82, &payload(limit + 1))[..14]);
         assert_eq!(writer.codes(&mut server), ["close 1009", "end"], "one byte more, of which none has come");
+    }
+}
+
+/// Echoes everything.
+struct Echo;
+
+impl App for Echo {
+    fn message(&mut self, _: &Inbound<'_>) -> Reaction {
+        Reaction::Echo
+    }
+}
+
+/// What came in pieces is handed on as its own echo: one whole frame of the same kind, however it was
+/// cut, and in its place behind what waits.
+#[test]
+fn what_came_in_pieces_is_echoed_whole_and_in_order() {
+    let mut server = Server::start_with(|_| {}, Some(Box::new(Echo)));
+    for (opcode, kind) in [(TEXT, "text"), (2, "binary")] {
+        for length in [1, 125, 126, 65_535, 65_536, 200_000] {
+            let message = payload(length);
+            let want = match opcode {
+                TEXT => format!("{kind} {}", String::from_utf8_lossy(&message)),
+                _ => format!("{kind} {message:?}"),
+            };
+            let whole = frame(0x80 | opcode, &message);
+            let mut socket = server.websocket("/channels/a", Some("tidings.raw"));
+            let cut = fragments(opcode, &message, length.div_ceil(3));
+            for (bytes, count) in [(whole.clone(), 1), (cut, 1), (whole.repeat(3), 3)] {
+                let mut heard = Vec::new();
+                for piece in bytes.chunks(bytes.len().div_ceil(5)) {
+                    server.send(socket.wire, piece);
+                    heard.extend(socket.heard(&mut server));
+                }
+                // What the pipe has no room for comes when the first of it is read.
+                for _ in 0..3 {
+                    server.settle();
+                    heard.extend(socket.heard(&mut server));
+                }
+                assert_eq!(heard.len(), count, "{kind} of {length}");
+                assert!(heard.iter().all(|heard| *heard == want), "{kind} of {length}: damaged");
+            }
+            assert_eq!(server.turns.engine().stats().intake_bytes, 0, "nothing is kept");
+            server.turns.os().close_client(socket.wire);
+            server.settle();
+        }
     }
 }
 

@@ -6,12 +6,14 @@
 use super::Engine;
 use crate::app::Transport;
 use crate::connection::{CloseReason, Flags, State};
+use crate::cursor::Cursor;
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::json;
 use crate::route::{self, CORS_EXPOSE_HEADERS};
+use crate::text::write_cursor;
 
 /// In what manner a request is to be answered.
 #[derive(Clone, Debug, Default)]
@@ -111,10 +113,10 @@ impl Engine {
                 http::header(out, "Allow", allow.as_bytes());
             }
             if let Some(cursor) = refusal.cursor {
-                http::header_display(out, "Tidings-Cursor", cursor);
+                cursor_header(out, "Tidings-Cursor", cursor);
             }
             if refusal.passes() {
-                http::header_display(out, "Retry-After", RETRY_AFTER_SECONDS);
+                http::header_number(out, "Retry-After", RETRY_AFTER_SECONDS);
             }
             match refusal.code {
                 // RFC 9110 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
@@ -153,7 +155,7 @@ impl Engine {
         http::start_response(&mut self.body, refusal.code.status(), &self.date);
         let reply = Reply::default();
         common_headers(&mut self.body, &reply, self.policies[0].lists_origins());
-        http::header_display(&mut self.body, "Retry-After", RETRY_AFTER_SECONDS);
+        http::header_number(&mut self.body, "Retry-After", RETRY_AFTER_SECONDS);
         finish(&mut self.body, &reply, refusal.code.status(), Some(Content::json(&mut body)));
         &self.body
     }
@@ -245,7 +247,7 @@ impl Engine {
         let reply = self.held_reply(index);
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
-        http::header_display(out, "Tidings-Cursor", cursor);
+        cursor_header(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content::json(body)));
         self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
     }
@@ -266,7 +268,7 @@ impl Engine {
         }
         let Some(message) = message else {
             // Nothing of these channels is left after the subscriber: the head is its place too.
-            http::header_display(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
+            cursor_header(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
             finish(out, &reply, status, None);
             return 0;
         };
@@ -274,14 +276,14 @@ impl Engine {
         if form::needs_attachment(media_type) {
             http::header(out, "Content-Disposition", b"attachment");
         }
-        http::header_display(out, "Tidings-Id", message.id);
+        cursor_header(out, "Tidings-Id", message.id);
         http::header(out, "Tidings-Channel", message.channel.as_bytes());
         if let Some(event) = message.event {
             let mut encoded = Vec::new();
             http::percent_encode_header(&mut encoded, event.as_bytes());
             http::header(out, "Tidings-Event", &encoded);
         }
-        http::header_display(out, "Tidings-Cursor", message.id);
+        cursor_header(out, "Tidings-Cursor", message.id);
         finish(out, &reply, status, Some(Content { media_type, body: message.payload.bytes() }));
         1
     }
@@ -300,10 +302,20 @@ impl Engine {
     }
 }
 
+/// Appends a header line whose value is a cursor, or an id.
+pub(super) fn cursor_header(out: &mut Vec<u8>, name: &str, cursor: Cursor) {
+    http::header_with(out, name, |out| write_cursor(out, cursor));
+}
+
 fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
     // RFC 9111 5.2.2.4: with `no-cache` it is kept, but asked about each time.
-    http::header(out, "Cache-Control", if reply.may_be_kept { b"no-cache" } else { b"no-store" });
-    http::header(out, "X-Content-Type-Options", b"nosniff");
+    http::fixed_lines(
+        out,
+        match reply.may_be_kept {
+            true => "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n",
+            false => "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+        },
+    );
     vary_and_cors(out, reply, lists_origins);
     match (reply.keep_alive, reply.http_10) {
         (false, _) => http::header(out, "Connection", b"close"),
@@ -329,7 +341,7 @@ fn finish(out: &mut Vec<u8>, reply: &Reply, status: u16, content: Option<Content
     match &content {
         Some(Content { media_type, body }) => {
             http::header(out, "Content-Type", media_type.as_bytes());
-            http::header_display(out, "Content-Length", body.len());
+            http::header_number(out, "Content-Length", body.len() as u64);
         }
         // RFC 9110 8.6: no Content-Length in a 204; elsewhere it says that nothing follows.
         None if matches!(status, 204 | 304) || reply.head_only => {}

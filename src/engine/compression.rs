@@ -110,7 +110,7 @@ impl Compression {
         bytes_min: usize,
         out: &mut Vec<u8>,
     ) -> usize {
-        if !window.is_some_and(|window| window.holds(payload.len())) || payload.len() < bytes_min {
+        if !is_compressed(window, payload.len(), bytes_min) {
             encode_frame(out, opcode, payload);
             return payload.len();
         }
@@ -134,6 +134,11 @@ impl Compression {
         assert_eq!(self.kept.len(), self.order.len());
         assert!(self.kept_bytes <= KEPT_BYTES_MAX || self.kept.len() == 1, "what is kept is bounded");
     }
+}
+
+/// True if a payload of this length is compressed for whoever has this window, if that pays.
+pub fn is_compressed(window: Option<Window>, len: usize, bytes_min: usize) -> bool {
+    len >= bytes_min && window.is_some_and(|window| window.holds(len))
 }
 
 impl Compressed {

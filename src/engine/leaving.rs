@@ -80,11 +80,9 @@ impl Engine {
     fn ask_to_leave(&mut self, index: u32) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.flags.set(Flags::LEAVING);
-        let busy = connection.flags.has(Flags::QUEUED) || connection.flags.has(Flags::BLOCKED);
-        if !busy {
-            self.leave_now(index);
-            self.queue_ready(index);
-        }
+        // Not here: what this turn accepted before it was told to leave is committed only now, and is
+        // written first. Once visited, it leaves.
+        self.queue_ready(index);
     }
 
     pub(super) fn leave_now(&mut self, index: u32) {

@@ -7,14 +7,17 @@
 //! Main invariant, proven by `check_invariants` after every turn: a subscriber that is neither
 //! blocked nor in the ready queue has everything of its channels up to the head.
 //!
-//! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames; `publishing` and
-//! `subscribing` do what both may ask, `access` permitting; `answers` writes heads and bodies;
-//! `delivery` sends messages, `compression` makes them smaller; `timeouts` expires, `leaving` drains,
-//! `commands` serves other threads; `counting` counts what happens, `addresses` who comes from where.
+//! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames, `channel_commands` on the
+//! commands in them, `closing` on their end; `publishing` and `subscribing` do what all may ask,
+//! `access` permitting; `answers` writes heads and bodies; `delivery` sends messages, `compression`
+//! makes them smaller; `timeouts` expires, `leaving` drains, `commands` serves other threads;
+//! `counting` counts what happens, `addresses` who comes from where.
 
 mod access;
 mod addresses;
 mod answers;
+mod channel_commands;
+mod closing;
 mod commands;
 mod compression;
 mod connection_log;

@@ -4,7 +4,7 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Content, Reply};
+use super::answers::{Content, Reply, cursor_header};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::Request;
@@ -153,7 +153,7 @@ impl Engine {
                 let cursor = self.hub.cursor(self.hub.head());
                 self.answer(index, reply, 200, None, |out| {
                     http::header(out, "Content-Type", b"application/json");
-                    http::header_display(out, "Tidings-Cursor", cursor);
+                    cursor_header(out, "Tidings-Cursor", cursor);
                 });
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
@@ -176,7 +176,7 @@ impl Engine {
                     if listed {
                         http::header(out, "Access-Control-Allow-Methods", allow.as_bytes());
                         http::header(out, "Access-Control-Allow-Headers", CORS_ALLOW_HEADERS.as_bytes());
-                        http::header_display(out, "Access-Control-Max-Age", CORS_MAX_AGE_SECONDS);
+                        http::header_number(out, "Access-Control-Max-Age", CORS_MAX_AGE_SECONDS);
                     }
                 });
             }

@@ -180,10 +180,19 @@ impl Engine {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let ticks = [self.deadlines.next_tick(), self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick))];
-        let due = ticks.into_iter().flatten().map(|tick| u64::from(tick) * TICK_MS);
-        let due = due.chain(self.hub.next_expiry_ms()).chain(self.limits_log.next_ms()).min()?;
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.next_tick(self.tick));
+        let tick = earlier(self.deadlines.next_tick(), leaving);
+        let due = earlier(tick.map(|tick| u64::from(tick) * TICK_MS), self.hub.next_expiry_ms());
+        let due = earlier(due, self.limits_log.next_ms())?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
+    }
+}
+
+/// The earlier of two moments, either of which may never come.
+fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -113,7 +113,11 @@ fn subscribers_are_counted_just_before_delivery() {
     subscribe(&mut hub, 5, "a", After::Now);
     hub.publish(Publish { ticket: Some(Ticket(3)), ..plain("a", "") }).unwrap();
     hub.publish(Publish { ticket: None, ..plain("b", "") }).unwrap();
+    let readers = |hub: &Hub| hub.subscribers(hub.find("a").unwrap()).iter().map(|&(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(readers(&hub), [0, 5]);
     hub.unsubscribe(5);
+    hub.unsubscribe(99);
+    assert_eq!(readers(&hub), [0]);
     assert!(hub.has_proposals());
     hub.commit();
     let first = hub.next_settled().unwrap();

@@ -144,7 +144,7 @@ pub const CORS_EXPOSE_HEADERS: &str = "Tidings-Cursor, Tidings-Id, Tidings-Chann
                                        Idempotent-Replayed, Retry-After";
 /// How long a browser may keep a preflight's answer: `Access-Control-Max-Age`. Short enough for a
 /// changed list to take hold soon.
-pub const CORS_MAX_AGE_SECONDS: u32 = 600;
+pub const CORS_MAX_AGE_SECONDS: u64 = 600;
 
 /// True if the page is from here: its host is the request's `Host`, or one of our names. The
 /// scheme is aside, for TLS may end at a proxy; so the schemes' own ports are one port.

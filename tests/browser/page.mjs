@@ -1,9 +1,10 @@
 // The pages in a real browser, against a running server: a reader of each transport, and all three
-// side by side. Looks for what axe-core knows of accessibility in each state, light and dark.
+// side by side. Looks for what axe-core knows of accessibility in each state, light and dark, wide
+// and as narrow as a phone.
 //
-//     npm install && node page.mjs http://127.0.0.1:8080
+//     npm install && node page.mjs http://127.0.0.1:8080 [WORDS]      # only tests named so
 //
-// CHROMIUM names the browser (default /usr/bin/chromium). With PICTURES=DIRECTORY it also takes those of docs/pictures.
+// CHROMIUM names the browser (default /usr/bin/chromium). With PICTURES=DIRECTORY it also takes a picture of each state.
 // The server must keep at most 1000 messages a channel, which is its default.
 
 import assert from 'node:assert/strict';
@@ -11,7 +12,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
 
-const server = process.argv[2] ?? 'http://127.0.0.1:8080';
+const [server = 'http://127.0.0.1:8080', only = ''] = process.argv.slice(2);
 const transports = ['WebSocket', 'SSE', 'long poll'];
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const run = Date.now().toString(36);  // names the channels of this run
@@ -28,7 +29,7 @@ const tests = {
     const id = await post(name, 'hello', { event: 'greeting', type: 'text/plain' });
     await rows(page, ['hello']);
     const facts = await page.locator('article p').innerText();
-    for (const fact of [id, name, 'greeting', 'text/plain']) assert.ok(facts.includes(fact), `${fact} in ${facts}`);
+    for (const fact of [id, 'greeting', 'text/plain']) assert.ok(facts.includes(fact), `${fact} in ${facts}`);
     assert.equal(await page.locator('.cursor').innerText(), id);
   },
 
@@ -176,11 +177,12 @@ for (const transport of transports) {
   for (const [name, test] of Object.entries(tests)) await inPage(`${transport}: ${name}`, page => test(page, transport));
 }
 await inPage('/: three transports side by side', sideBySide);
-await inPage('accessible in each state', accessible);
-if (process.env.PICTURES) await pictures(process.env.PICTURES);
+await inPage('/: a token is asked for when one is missing', giveToken);
+for (const [name, bring] of Object.entries(scenes())) await inPage(`accessible: ${name}`, page => look(page, name, bring));
 await browser.close();
 
 async function inPage(name, test) {
+  if (!name.includes(only)) return;
   const complaints = [];
   const context = await browser.newContext({ viewport: { width: 900, height: 800 } });
   const page = await context.newPage();
@@ -229,37 +231,130 @@ async function sideBySide(page) {
   await page.waitForURL(`${server}/?channels=${name}`);
 }
 
-async function accessible(page) {
-  const check = async what => {
-    for (const colorScheme of ['light', 'dark']) {
-      await page.emulateMedia({ colorScheme });
-      for (const width of colorScheme === 'light' ? [1100, 360] : [1100]) {
-        await page.setViewportSize({ width, height: 800 });
-        // By the debugger, which the page's policy does not bind.
-        const found = await page.evaluate(`${axe}; axe.run()`);
-        const violations = found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(node => node.html)}`);
-        assert.deepEqual(violations, [], `${what}, ${colorScheme}, ${width} px`);
-        assert.ok(found.passes.length > 15, 'axe has looked');
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        assert.ok(overflow <= 0, `${what}, ${width} px: ${overflow} px are beyond the edge`);
-      }
-    }
-  };
+async function giveToken(page) {
+  const asked = await refuse(page, 401, 'a token is needed', 'token_required');
   const name = channel();
   await page.goto(`${server}/?channels=${name}`);
-  await page.locator('[data-state=Live]').nth(2).waitFor();
-  await post(name, 'a message', { event: 'greeting', type: 'text/plain' });
-  await page.getByText('a message').nth(2).waitFor();
-  await check('live');
-  await page.getByRole('button', { name: 'Cut' }).first().click();
-  await check('cut or resumed');
-  await page.goto(`${server}/channels/${name}?after=1-1&token=secret`);
-  await page.locator('[data-state="Gap told"]').waitFor();
-  await check('gap');
-  await refuse(page, 401, 'a token is needed');
-  await page.goto(`${server}/channels/${channel()}`);
-  await page.locator('[data-state=Refused]').waitFor();
-  await check('refused');
+  await page.locator('[data-state=Refused]').nth(2).waitFor();
+  // Not mended yet, so the same again.
+  await page.getByRole('button', { name: 'Try again' }).first().click();
+  await page.getByRole('button', { name: 'Try again' }).nth(2).waitFor();
+  assert.ok(asked.every(bearer => bearer === undefined));
+  await page.unrouteAll();
+  await page.getByLabel('Token').fill('sesame');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(`${server}/?token=sesame&channels=${name}`);
+  await page.locator('section').nth(2).locator('[data-state=Live]').waitFor();
+  assert.ok(await page.getByLabel('Token').isHidden());
+}
+
+// How to bring a page into each state that it can show.
+function scenes() {
+  const playground = async (page, path = channel()) => {
+    await page.goto(`${server}/?channels=${path}`);
+    return path;
+  };
+  const live = async page => {
+    const name = await playground(page);
+    await page.locator('[data-state=Live]').nth(2).waitFor();
+    return name;
+  };
+  // What comes back by itself shall not.
+  const cut = async page => {
+    const name = await live(page);
+    await post(name, 'Rain until noon.', { type: 'text/plain' });
+    await page.getByText('Rain').nth(2).waitFor();
+    await page.evaluate(() => { globalThis.later = setTimeout; setTimeout = () => 1; });
+    for (let lane = 0; lane < 3; lane++) await page.locator('section').nth(lane).getByRole('button').click();
+    await page.locator('[data-state=Cut]').nth(2).waitFor();
+    await page.evaluate(() => { setTimeout = later; });
+    return name;
+  };
+  const shows = async (page, text, what) => {
+    const name = await live(page);
+    await post(name, text, what);
+    await page.locator('section').nth(2).locator('article').waitFor();
+  };
+  return {
+    empty: live,
+    async connecting(page) {
+      // Nothing is answered, and nobody grows impatient.
+      await page.addInitScript(() => { setInterval = () => 0; });
+      await page.routeWebSocket(/./, () => new Promise(() => {}));
+      await page.route(/transport=/, () => {});
+      await playground(page);
+      await page.locator('[data-state=Connecting]').nth(2).waitFor();
+    },
+    async live(page) {
+      const name = await live(page);
+      await post(name, 'Rain until noon.\nThen <b>clearing</b>.', { type: 'text/plain' });
+      await post(name, '{"celsius":3.2}', { event: 'measured', type: 'application/json' });
+      await page.getByLabel('Message', { exact: true }).fill('hello from the page');
+      await page.keyboard.press('Enter');
+      await page.getByText('hello from the page', { exact: true }).nth(2).waitFor();
+    },
+    async cut(page) { await cut(page); },
+    async resumed(page) {
+      await post(await cut(page), 'sent meanwhile');
+      for (let lane = 0; lane < 3; lane++) await page.locator('section').nth(lane).getByRole('button').click();
+      await page.locator('[data-state=Resumed]').nth(2).waitFor();
+      await page.getByText('sent meanwhile', { exact: true }).nth(2).waitFor();
+    },
+    async gap(page) {
+      const name = channel();
+      await post(name, 'kept');
+      await playground(page, `${name}&after=1766-42`);
+      await page.locator('[data-state="Gap told"]').nth(2).waitFor();
+    },
+    async refused(page) {
+      await refuse(page, 401, 'this server asks for a token: send it as "Authorization: Bearer TOKEN"', 'token_required');
+      await playground(page);
+      await page.locator('[data-state=Refused]').nth(2).waitFor();
+    },
+    async gone(page) {
+      await page.routeWebSocket(/./, socket => socket.close());
+      await page.route(/transport=/, route => route.abort());
+      await page.addInitScript(() => { Math.random = () => 0.9999; });
+      await playground(page);
+      await page.locator('[data-state=Waiting]').nth(2).waitFor();
+    },
+    long: page => shows(page, `${'A long line, which goes on. '.repeat(12)}\n${'without-a-space'.repeat(20)}\n${'last line\n'.repeat(30)}`),
+    binary: page => shows(page, Buffer.from(Array.from({ length: 300 }, (_, n) => n * 7 % 256)), { type: 'image/png' }),
+    hostile: page => shows(page, '<img src=x onerror="alert(1)"><script>alert(2)</script>\u202e gnp.exe', { event: '%3Cb%3Ebold', type: 'text/html' }),
+    async 'not published'(page) {
+      await live(page);
+      await page.locator('#kind').selectOption('JSON');
+      await page.getByLabel('Message', { exact: true }).fill('{"eur": ');
+      await page.keyboard.press('Enter');
+      await answer(page, /^Not published/);
+    },
+    async 'one reader'(page) {
+      const names = [channel(), channel()].sort();
+      await open(page, 'WebSocket', names.join());
+      for (const name of names) await post(name, `to ${name}`);
+      await page.locator('article').nth(1).waitFor();
+    },
+  };
+}
+
+async function look(page, name, bring) {
+  await bring(page);
+  for (const colorScheme of ['light', 'dark']) {
+    for (const width of [1000, 360]) {
+      // Half of the four show all colours and both layouts; the others are for pictures.
+      if (!process.env.PICTURES && (colorScheme === 'light') !== (width === 1000)) continue;
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 700 });
+      // By the debugger, which the page's policy does not bind.
+      const found = await page.evaluate(`${axe}; axe.run()`);
+      const violations = found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(node => node.html)}`);
+      assert.deepEqual(violations, [], `${name}, ${colorScheme}, ${width} px`);
+      assert.ok(found.passes.length > 15, 'axe has looked');
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(overflow <= 0, `${name}, ${width} px: ${overflow} px are beyond the edge`);
+      if (process.env.PICTURES) await page.screenshot({ path: `${process.env.PICTURES}/${name}-${colorScheme}-${width}.png`, fullPage: width < 1000 });
+    }
+  }
 }
 
 function channel() {
@@ -297,47 +392,12 @@ async function state(page, word, sentence) {
 }
 
 // Answers the page in the server's place; returns the tokens that it is asked with.
-async function refuse(page, status, message) {
+async function refuse(page, status, message, code = 'refused') {
   const bearers = [];
   await page.routeWebSocket(/./, socket => socket.close());
   await page.route(/transport=(sse|poll)/, route => {
     bearers.push(route.request().headers().authorization);
-    return route.fulfill({ status, json: { error: { status, code: 'refused', message } } });
+    return route.fulfill({ status, json: { error: { status, code, message } } });
   });
   return bearers;
-}
-
-// One picture of each thing a reader must be told, by turns light, dark and as wide as a phone.
-async function pictures(directory) {
-  const page = await browser.newPage({ viewport: { width: 1000, height: 700 } });
-  const name = 'weather';
-  const take = async file => { await page.screenshot({ path: `${directory}/${file}.png` }); };
-  const publish = async text => {
-    await page.getByLabel('Message', { exact: true }).fill(text);
-    await page.keyboard.press('Enter');
-    await page.getByText(text, { exact: true }).first().waitFor();
-  };
-
-  await page.goto(`${server}/?channels=${name}`);
-  await page.locator('[data-state=Live]').nth(2).waitFor();
-  await post(name, 'Rain until noon.\nThen <b>clearing</b>.', { type: 'text/plain' });
-  await post(name, '{"celsius":3.2}', { event: 'measured', type: 'application/json' });
-  await publish('hello from the page');
-  await take('live');
-
-  await page.emulateMedia({ colorScheme: 'dark' });
-  await page.getByRole('button', { name: 'Cut' }).nth(1).click();
-  await publish('sent while SSE was cut');
-  await take('cut');
-
-  await page.emulateMedia({ colorScheme: 'light' });
-  await page.setViewportSize({ width: 360, height: 640 });
-  await page.locator('[data-state=Resumed]').waitFor();
-  await page.locator('section').nth(1).scrollIntoViewIfNeeded();
-  await take('resumed');
-
-  await page.setViewportSize({ width: 800, height: 520 });
-  await page.goto(`${server}/channels/${name}?after=1766-42`);
-  await page.getByText('sent while', { exact: false }).waitFor();
-  await take('gap');
 }

@@ -145,6 +145,7 @@ test('what is killed as soon as it opens counts as failed; the next look up come
     for (let waited = 0; sockets.length <= n; waited += 1000) {
       assert.ok(waited < 300_000);
       await pass(1000);
+      if (last(asked)?.isUp && !last(asked).init.signal.aborted) last(asked).isUp.bring(':\n\n');
       last(asked)?.isUp || asked.length && (last(asked).isUp = last(asked).stream()).bring('retry: 1\nid: 7-0\n\n');
       await settle();
     }
@@ -157,7 +158,59 @@ test('what is killed as soon as it opens counts as failed; the next look up come
     await settle();
   }
   const waits = lookUps.slice(1).map((at, n) => at - lookUps[n]);
-  assert.ok(waits[0] >= 10_000 && waits[1] >= waits[0] && waits[2] >= waits[1], `${waits}`);
+  assert.ok(waits[0] >= 20_000 && waits[1] >= 40_000 && waits[2] >= 80_000, `${waits}`);
+});
+
+test('what opens, brings its first bytes and nothing more, is taken ever less often', async () => {
+  const { only } = open({ transports: ['sse', 'poll'], after: '7-0' });
+  const streams = () => asked.filter(({ url }) => url.searchParams.get('transport') === 'sse');
+  let seen = 0;
+  for (let second = 0; second < 870; second++) {
+    await pass(1000);
+    for (; seen < streams().length; seen++) streams()[seen].stream().bring('retry: 1\nid: 7-0\n\n');
+    if (last(asked).url.searchParams.has('wait')) last(asked).answer({ cursor: '7-0', messages: [] });
+    await settle();
+  }
+  // 45 s each to be found, and 20, 40, 80, 160, 320 s between.
+  assert.deepEqual(only('transport'), 'sse,poll,sse,poll,sse,poll,sse,poll,sse,poll,sse'.split(','));
+});
+
+test('three cuts in a row, none after half a minute of health: the next transport is tried', async () => {
+  const { only } = open({ transports: ['websocket', 'poll'], after: '7-0' });
+  for (let cut = 0; cut < 4; cut++) {
+    while (sockets.length <= cut) await pass(1000);
+    sockets[cut].bring({ cursor: '7-0', heartbeat: 25 });
+    await pass(10_000);
+    assert.equal(asked.length, 0);
+    sockets[cut].onclose({ code: 1006 });
+    await settle();
+  }
+  last(asked).answer({ cursor: '7-0', messages: [] });
+  await settle();
+  assert.deepEqual(only('transport'), ['websocket', 'websocket', 'websocket', 'websocket', 'poll']);
+});
+
+test('the link ends while a better one is on its way: that one decides, and there is no third', async () => {
+  const { client, only } = open({ transports: ['websocket', 'sse'], after: '7-0' });
+  await settle();
+  sockets[0].onclose({ code: 1006 });
+  await settle();
+  asked[0].fail();
+  await settle();
+  const stream = asked[1].stream();
+  stream.bring('retry: 3000\nid: 7-0\n\n');
+  await pass(11_000);
+  assert.equal(sockets.length, 2);
+  stream.cut();
+  await pass(4000);
+  assert.deepEqual([sockets.length, asked.length, client.state], [2, 2, 'connecting']);
+  sockets[1].bring({ cursor: '7-0', heartbeat: 25 });
+  await pass(10_000);
+  assert.deepEqual([sockets.length, asked.length, client.state, client.transport], [2, 2, 'open', 'websocket']);
+  client.close();
+  assert.ok(sockets[1].isClosed);
+  sockets[1].bring(message(1));
+  assert.deepEqual([only('message'), client.state], [[], 'closed']);
 });
 
 test('the first delay is up to a second, then twice that, up to 30 s, and good health ends it', async () => {
@@ -176,7 +229,9 @@ test('the first delay is up to a second, then twice that, up to 30 s, and good h
   }
   assert.deepEqual(waits, [1, 2, 4, 8, 16, 30, 30]);
   last(sockets).bring({ cursor: '7-1', heartbeat: 1000 });
-  await pass(32_000);
+  await pass(31_000);
+  last(sockets).bring({ cursor: '7-2' });
+  await pass(1000);
   const at = Date.now(), before = sockets.length;
   last(sockets).onclose({ code: 1006 });
   await settle();
@@ -184,6 +239,24 @@ test('the first delay is up to a second, then twice that, up to 30 s, and good h
   assert.ok(Date.now() - at <= 1100);
   assert.equal(client.state, 'connecting');
   assert.ok(only('state').includes('waiting'));
+});
+
+test('the first return of SSE is within a second, the next by the time that the server names', async () => {
+  open({ transports: ['sse'] });
+  random = 0.9999;
+  await settle();
+  const waits = [];
+  for (let cut = 0; cut < 3; cut++) {
+    const stream = last(asked).stream(), count = asked.length;
+    stream.bring('retry: 3000\nid: 7-1\n\n');
+    await pass(6000);
+    stream.cut();
+    const at = Date.now();
+    await settle();
+    while (asked.length === count) { mock.timers.tick(100); await settle(); }
+    waits.push(Math.round((Date.now() - at) / 1000));
+  }
+  assert.deepEqual(waits, [1, 6, 12]);
 });
 
 for (const [what, options, refuse, least] of [
@@ -287,7 +360,7 @@ test('an idle WebSocket is asked for a sign of life, and is dead without one', a
   assert.equal(sockets[0].sent.length, 2);
   await pass(11_000);
   assert.ok(sockets[0].isClosed);
-  assert.deepEqual(only('error'), ['nothing came for too long']);
+  assert.deepEqual(only('error'), ['the link is silent']);
   assert.equal(asked[0].url.searchParams.get('after'), '7-9', 'the next transport goes on from there');
 });
 
@@ -303,7 +376,7 @@ test('an SSE link lives by comments, and is dead after 45 s without', async () =
   }
   assert.deepEqual(only('error'), []);
   await pass(46_000);
-  assert.deepEqual(only('error'), ['nothing came for too long']);
+  assert.deepEqual(only('error'), ['the link is silent']);
 });
 
 test('a machine that slept comes back at once', async () => {
@@ -316,6 +389,47 @@ test('a machine that slept comes back at once', async () => {
   await settle();
   assert.ok(sockets[0].isClosed);
   assert.equal(sockets[1].url.searchParams.get('after'), '7-5');
+});
+
+test('a clock that is set back delays nothing', async () => {
+  open({ transports: ['websocket'], after: '7-1' });
+  await settle();
+  sockets[0].bring({ cursor: '7-5', heartbeat: 25 });
+  await settle();
+  mock.method(Date, 'now', () => 500_000);
+  await pass(1000);
+  assert.ok(sockets[0].isClosed);
+  assert.equal(sockets.length, 2);
+});
+
+test('a poll that takes its time, piece by piece, is not given up', async () => {
+  const { only } = open({ transports: ['poll'], after: '7-0' });
+  await settle();
+  const text = JSON.stringify({ cursor: '7-1', messages: [message(1)] });
+  const stream = asked[0].stream();
+  for (const byte of text) {
+    stream.bring(byte);
+    await pass(5000);
+  }
+  stream.end();
+  await settle();
+  assert.deepEqual([only('message'), only('error')], [['m1'], []]);
+});
+
+test('closed while its token is fetched, or by a listener, it stays closed', async () => {
+  let give;
+  const slow = open({ token: () => new Promise(done => { give = done; }) });
+  await settle();
+  slow.client.close();
+  give('late');
+  await settle();
+  assert.deepEqual([sockets.length, slow.client.state], [0, 'closed']);
+  const { client } = open({ transports: ['poll'] });
+  client.addEventListener('error', () => client.close());
+  await settle();
+  asked[0].fail();
+  await pass(60_000);
+  assert.deepEqual([client.state, asked.length], ['closed', 1]);
 });
 
 test('events of the page: online comes back at once', async () => {
@@ -421,7 +535,8 @@ test('a publish that lost its WebSocket is sent again with the same key', async 
     assert.equal(url.href, 'http://server:8080/channels/a%20b?event=%C3%A4');
     assert.equal(init.headers['Idempotency-Key'], key);
     assert.equal(init.headers['Content-Type'], 'text/plain; charset=utf-8');
-    assert.equal(Buffer.from(init.body).toString(), 'text');
+    assert.equal(await init.body.text(), 'text');
+    assert.equal(init.body.type, '', 'fetch adds no type');
   }
   assert.equal(posts().length, 2);
   posts()[1].answer({ id: '7-5', channel: 'a', subscribers: 1 });
@@ -494,6 +609,32 @@ test('a client that only publishes asks for its token, and again when it is outd
   await assert.rejects(client.publish('a', 'x'), { name: 'AbortError' });
 });
 
+test('a change of channels that nobody answers is rejected in time', async () => {
+  const { client } = open({ transports: ['poll'] });
+  await settle();
+  asked[0].answer({ cursor: '7-1', messages: [] });
+  await settle();
+  const more = client.subscribe('b');
+  await settle();
+  client.close();
+  await assert.rejects(more, { name: 'AbortError' });
+});
+
+test('bytes may come as an ArrayBuffer, a view of one, or a Blob', async () => {
+  const { client } = open();
+  await settle();
+  sockets[0].bring({ cursor: '7-1', heartbeat: 25 });
+  await settle();
+  const { buffer } = new Uint8Array([120, 121]);
+  for (const data of [buffer, new DataView(buffer), new Blob([buffer])]) {
+    const answer = client.publish('a', data, { key: 'k' });
+    await settle();
+    sockets[0].bring({ published: { id: '7-2' }, ref: `${sockets[0].sent.length}` });
+    await answer;
+    assert.match(await last(sockets[0].sent).text(), /^publish a type=application%2Foctet-stream key=k ref=\d\nxy$/);
+  }
+});
+
 test('without channels it is idle, and publishes all the same', async () => {
   const { client } = open({ channels: [] });
   await pass(60_000);
@@ -518,6 +659,20 @@ test('a loop that is too slow lets go of the link, and gets everything', async (
   const resumed = sockets[1].url.searchParams.get('after');
   assert.ok(!got.slice(0, -1).includes('none'));
   assert.equal(resumed, got.findLast(id => id !== 'none'));
+});
+
+test('a loop that is left while it is too slow holds nobody up', async () => {
+  const { client } = open({ transports: ['websocket'], after: '7-0' });
+  const loop = client[Symbol.asyncIterator]();
+  const first = loop.next();
+  await settle();
+  for (let seq = 1; seq <= 1001; seq++) sockets[0].bring(message(seq));
+  await first;
+  await settle();
+  assert.equal(sockets.length, 1);
+  await loop.return();
+  await settle();
+  assert.equal(sockets.length, 2);
 });
 
 test('a signal closes it, and close ends a loop and its timers', async () => {

@@ -1,5 +1,6 @@
 //! WebSocket: the handshake, frames and messages in, frames out, compressed or not.
 
+use tidings::internals::Spares;
 use tidings::internals::http::{NO_HEADERS, RequestHead, decode_head, head_end};
 use tidings::internals::websocket::{
     CloseCode, Decoder, Deflater, Error, Handshake, Inflater, Limits, Opcode, Received, Window, accept_handshake,
@@ -176,12 +177,13 @@ fn decode(pieces: &[&[u8]], agreed: bool) -> Outcome {
 fn decode_with(pieces: &[&[u8]], agreed: bool, when_idle: impl Fn(&mut Decoder)) -> Outcome {
     let mut decoder = Decoder::default();
     let mut inflater = Inflater::default();
+    let mut spares = Spares::default();
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {
         input.extend_from_slice(piece);
         loop {
             let inflater = agreed.then_some(&mut inflater);
-            let (received, consumed) = match decoder.decode(&mut input, LIMITS, inflater) {
+            let (received, consumed) = match decoder.decode(&mut input, LIMITS, inflater, &mut spares) {
                 Ok((received, consumed)) => (received.map(show), consumed),
                 Err(error) => return (out, Some(error)),
             };
@@ -204,7 +206,14 @@ fn decode_with(pieces: &[&[u8]], agreed: bool, when_idle: impl Fn(&mut Decoder))
 
 /// How it prints, and that it is within its bound.
 fn show(received: Received<'_>) -> String {
-    let (length, bound) = match received {
+    if let Received::Gathered(message) = &received {
+        return show(match message.is_binary() {
+            true => Received::Binary(message.payload()),
+            false => Received::Text(std::str::from_utf8(message.payload()).expect("a gathered text is text")),
+        });
+    }
+    let (length, bound) = match &received {
+        Received::Gathered(message) => (message.payload().len(), LIMITS.message_bytes_max),
         Received::Text(text) => (text.len(), LIMITS.message_bytes_max),
         Received::Binary(bytes) => (bytes.len(), LIMITS.message_bytes_max),
         Received::Ping(bytes) | Received::Pong(bytes) => (bytes.len(), 125),
@@ -448,7 +457,7 @@ fn fragments_inflated(pieces: &[&[u8]], limit: usize) -> Result<Vec<u8>, Error> 
         let first = fin | if nth == 0 { clients::COMPRESSED | clients::BINARY } else { 0 };
         let mut wire = Vec::new();
         Scripted { first, masked: true, wide: false, mask: [7, 6, 5, 4], payload }.write(&mut wire);
-        match decoder.decode(&mut wire, limits, Some(&mut inflater))? {
+        match decoder.decode(&mut wire, limits, Some(&mut inflater), &mut Spares::default())? {
             (Some(Received::Binary(message)), _) => return Ok(message.to_vec()),
             (None, consumed) => assert_eq!(consumed, wire.len()),
             (other, _) => panic!("{other:?}"),

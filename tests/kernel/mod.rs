@@ -8,10 +8,12 @@
 //! It knows nothing of HTTP or of the engine behind `Os`. Same seed and same calls, same answers:
 //! `trace_hash` is a hash of every one of them.
 //!
-//! To add a fault: one line in `faults!`, and `if self.strikes(wire, Fault::Name)` where it
-//! happens. The simulation draws its odds by itself and demands that it was met.
+//! To add a fault: `faults.rs`.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+pub mod faults;
+mod rng;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -21,6 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings::internals::{Event, Now, Os, Process};
+
+use faults::{EINTR, EMFILE};
+pub use faults::{Fault, Faults};
+pub use rng::Rng;
 
 /// A connection, named by the order of `connect`; never used twice.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,113 +39,6 @@ pub enum Ending {
     Closed,
     /// The connection was torn down; bytes on their way may be lost.
     Reset,
-}
-
-macro_rules! faults {
-    ($($(#[doc = $doc:literal])* $name:ident,)* ; $($(#[doc = $rare:literal])* $hard:ident,)*) => {
-        /// What may go wrong.
-        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-        pub enum Fault { $($(#[doc = $doc])* $name,)* $($(#[doc = $rare])* $hard,)* }
-
-        impl Fault {
-            /// What every kernel does on some day.
-            pub const COMMON: &'static [Fault] = &[$(Fault::$name,)*];
-            /// What it does on its worst: only some seeds meet it.
-            pub const HARD: &'static [Fault] = &[$(Fault::$hard,)*];
-            pub const ALL: &'static [Fault] = &[$(Fault::$name,)* $(Fault::$hard,)*];
-        }
-    };
-}
-
-faults! {
-    /// A read gives fewer bytes than are there; the rest has "not arrived yet": an edge follows.
-    ShortRead,
-    /// A write takes fewer bytes than fit; an edge follows.
-    ShortWrite,
-    /// A read, write would block although it need not; an edge follows.
-    ReadWouldBlock,
-    WriteWouldBlock,
-    /// The edge of an arrival comes some milliseconds late.
-    LateEdge,
-    /// An event about nothing.
-    SpuriousEvent,
-    /// An event for an index whose socket is closed.
-    StaleEvent,
-    /// What is readable and writable at once comes as two events, in either order.
-    SplitEvent,
-    /// The events of one wait come in any order.
-    Reordered,
-    /// A wait ends with nothing.
-    InterruptedWait,
-    /// The connection dies under a read or a write.
-    Reset,
-    /// ECONNABORTED: the connection was gone before it was accepted.
-    AcceptAborted,
-    /// EMFILE: it stays in the backlog and no edge will say so.
-    AcceptNoDescriptors,
-    /// Accept would block although a connection is there; an edge follows.
-    AcceptWouldBlock,
-    /// The wall clock leaps, either way.
-    WallLeap,
-    ;
-    /// A read fails with an errno of recv(2), and the connection is gone.
-    ReadError,
-    /// A write fails with one of send(2), and the connection is gone.
-    WriteError,
-    /// EINTR: a read or a write that did nothing, and may be tried again.
-    Interrupted,
-    /// Accept fails with any errno of accept(2), and takes the waiting connection with it.
-    AcceptError,
-    /// For a while there is no descriptor or no memory: so says each accept, also with nobody waiting.
-    DescriptorsGone,
-    /// The process stands still, as in a debugger or a machine that is moved: no clock of it does.
-    Pause,
-    /// Another thread's command comes in the middle of a wait. (The test puts one into `in_wait`.)
-    WokenInWait,
-}
-
-/// Odds and counts of every fault.
-#[derive(Clone, Debug)]
-pub struct Faults {
-    /// Once in this many chances; 0 is never.
-    pub odds: [u32; Fault::ALL.len()],
-    /// How often it struck.
-    pub counts: [u64; Fault::ALL.len()],
-}
-
-impl Faults {
-    /// A kernel on a good day.
-    pub fn none() -> Faults {
-        Faults { odds: [0; Fault::ALL.len()], counts: [0; Fault::ALL.len()] }
-    }
-
-    /// Each kind by itself never, seldom or often: a run in which everything fails at once
-    /// meets fewer states than one in which a few things fail a lot.
-    pub fn drawn(rng: &mut Rng) -> Faults {
-        let mut faults = Faults::none();
-        for fault in Fault::COMMON {
-            faults.odds[*fault as usize] = rng.pick(&[0, 0, 100, 20, 5]);
-        }
-        // A kernel that resets often leaves nothing to see.
-        let resets = &mut faults.odds[Fault::Reset as usize];
-        *resets *= 20;
-        faults
-    }
-
-    /// The hard ones too.
-    pub fn harden(&mut self, rng: &mut Rng) {
-        for fault in Fault::HARD {
-            self.odds[*fault as usize] = rng.pick(&[0, 300, 100, 30]);
-        }
-        for ends in [Fault::ReadError, Fault::WriteError] {
-            self.odds[ends as usize] *= 10;
-        }
-    }
-
-    /// From now on nothing fails.
-    pub fn stop(&mut self) {
-        self.odds = [0; Fault::ALL.len()];
-    }
 }
 
 /// The kernel. The engine sees it as `Os`, the clients as wires.
@@ -160,13 +59,18 @@ pub struct Kernel {
     pub descriptors: usize,
     /// Whether one is held in reserve for who is to be refused.
     pub has_reserve: bool,
-    /// What another thread does while the loop waits, and whether it then wakes the loop.
-    pub in_wait: VecDeque<Box<dyn FnOnce()>>,
+    /// What another thread does while the loop waits or is in another call, and whether it then wakes
+    /// the loop.
+    pub in_calls: VecDeque<Box<dyn FnOnce()>>,
     pub woken: Arc<AtomicBool>,
     descriptors_gone_until_ms: u64,
+    /// Only so many descriptors there are until then.
+    spent: (usize, u64),
+    network_down_until_ms: u64,
     accepts: u64,
     waits: u64,
     now_ms: u64,
+    paused_ms: u64,
     wall_leap_ms: i64,
     rng: Rng,
     randomness: Rng,
@@ -178,7 +82,7 @@ pub struct Kernel {
     listener_edge: Option<u64>,
     idle_waits: u32,
     hash: u64,
-    trace: Option<VecDeque<String>>,
+    trace: Option<Vec<String>>,
 }
 
 struct Connection {
@@ -198,6 +102,14 @@ struct Connection {
     server_gone: bool,
     client_gone: bool,
     reset: bool,
+    /// A fault, and not its peer or the server, has ended it.
+    struck: bool,
+    /// It was refused in the place of the descriptor held in reserve.
+    refused: bool,
+    /// Connections when it was accepted, itself included.
+    crowd: usize,
+    /// Reads and writes still to be interrupted.
+    interruptions: u32,
     writes: u64,
 }
 
@@ -233,12 +145,15 @@ impl Kernel {
             accept_errors: VecDeque::new(),
             descriptors: usize::MAX,
             has_reserve: false,
-            in_wait: VecDeque::new(),
+            in_calls: VecDeque::new(),
             woken: Arc::default(),
             descriptors_gone_until_ms: 0,
+            spent: (0, 0),
+            network_down_until_ms: 0,
             accepts: 0,
             waits: 0,
             now_ms: 1,
+            paused_ms: 0,
             wall_leap_ms: 0,
             rng: Rng::new(seed),
             randomness: Rng::new(seed ^ 0x7469_6469_6e67_7321),
@@ -272,6 +187,10 @@ impl Kernel {
             server_gone: !self.listening,
             client_gone: false,
             reset: !self.listening,
+            struck: false,
+            refused: false,
+            crowd: 0,
+            interruptions: 0,
             writes: 0,
         });
         if self.listening {
@@ -375,16 +294,33 @@ impl Kernel {
     pub fn is_well_again(&mut self) {
         self.faults.stop();
         self.descriptors_gone_until_ms = 0;
+        self.spent = (0, 0);
+        self.network_down_until_ms = 0;
         self.happens_now();
     }
 
     fn happens_now(&mut self) {
-        self.in_wait.drain(..).for_each(|happens| happens());
+        self.in_calls.drain(..).for_each(|happens| happens());
+    }
+
+    /// Another thread is as quick as this one.
+    fn may_happen(&mut self) {
+        if !self.in_calls.is_empty()
+            && self.strikes(None, Fault::ThreadInCall)
+            && let Some(happens) = self.in_calls.pop_front()
+        {
+            happens();
+        }
     }
 
     /// Milliseconds since the start, and then some: the engine's monotonic clock.
     pub fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    /// The same without the time in which the process stood still.
+    pub fn awake_ms(&self) -> u64 {
+        self.now_ms - self.paused_ms
     }
 
     /// How many writes the server has made to this client.
@@ -402,6 +338,21 @@ impl Kernel {
         self.waits
     }
 
+    /// True if a fault has ended this connection: what it was owed may be lost.
+    pub fn was_struck(&self, wire: Wire) -> bool {
+        self.connections[wire.0].struck
+    }
+
+    /// True if this connection was refused unread, for want of a descriptor.
+    pub fn was_refused(&self, wire: Wire) -> bool {
+        self.connections[wire.0].refused
+    }
+
+    /// How many connections there were when this one was accepted, itself included.
+    pub fn crowd(&self, wire: Wire) -> usize {
+        self.connections[wire.0].crowd
+    }
+
     /// True if the server has let go of this connection.
     pub fn is_released(&self, wire: Wire) -> bool {
         self.connections[wire.0].server_gone
@@ -416,17 +367,17 @@ impl Kernel {
         })
     }
 
-    /// A hash of every call so far and its answer.
+    /// A hash of every call so far and its answer, and of every byte that was read or written.
     pub fn trace_hash(&self) -> u64 {
         self.hash
     }
 
-    /// Remembers the last calls as text from now on.
+    /// Remembers every call as text from now on.
     pub fn keep_trace(&mut self) {
-        self.trace = Some(VecDeque::new());
+        self.trace = Some(Vec::new());
     }
 
-    /// The last calls, one a line.
+    /// The calls, one a line.
     pub fn trace(&self) -> String {
         self.trace.iter().flatten().map(|line| format!("{line}\n")).collect()
     }
@@ -435,10 +386,7 @@ impl Kernel {
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         let now_ms = self.now_ms;
         if let Some(trace) = &mut self.trace {
-            if trace.len() == TRACE_LINES_MAX {
-                trace.pop_front();
-            }
-            trace.push_back(format!("{now_ms:>8} {}", line()));
+            trace.push(format!("{now_ms:>8} {}", line()));
         }
     }
 
@@ -457,7 +405,8 @@ impl Kernel {
     }
 
     fn raise_listener(&mut self) {
-        self.listener_edge = Some(self.now_ms);
+        let due = if self.strikes(None, Fault::ListenerLate) { self.later() } else { self.now_ms };
+        self.listener_edge = Some(self.listener_edge.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// When the edge of something that arrives now is seen.
@@ -466,7 +415,7 @@ impl Kernel {
     }
 
     fn later(&mut self) -> u64 {
-        self.now_ms + 1 + self.rng.below(30)
+        self.now_ms + 1 + self.rng.below(LATE_MS_MAX)
     }
 
     fn strikes(&mut self, wire: Option<Wire>, fault: Fault) -> bool {
@@ -492,9 +441,18 @@ impl Kernel {
         if is_due(self.listener_edge) {
             self.listener_edge = None;
             events.push(Event::Listener(0));
+        } else if self.listening && self.strikes(None, Fault::ListenerSpurious) {
+            events.push(Event::Listener(0));
         }
+        if self.strikes(None, Fault::WakeSpurious) {
+            events.push(Event::Wake);
+        }
+        let events_max = if self.strikes(None, Fault::FewEvents) { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let open: Vec<(u32, Wire)> = self.open.iter().map(|(&index, &wire)| (index, wire)).collect();
         for (index, wire) in open {
+            if events.len() >= events_max {
+                break;
+            }
             let spurious = self.strikes(Some(wire), Fault::SpuriousEvent);
             let split = self.strikes(Some(wire), Fault::SplitEvent);
             let connection = &mut self.connections[wire.0];
@@ -531,11 +489,15 @@ impl Kernel {
         }
     }
 
+    fn digest(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3); // FNV-1a
+        }
+    }
+
     fn record(&mut self, call: u64, wire: u64, answer: u64, line: impl FnOnce() -> String) {
         for value in [call, wire, answer, self.now_ms] {
-            for byte in value.to_le_bytes() {
-                self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3); // FNV-1a
-            }
+            self.digest(&value.to_le_bytes());
         }
         self.note(line);
     }
@@ -549,35 +511,11 @@ impl Kernel {
 /// Twice the ping interval of the simulation is longer than this and what a turn waits at most: who
 /// answers each ping at once is never taken for silent.
 const PAUSE_MS_MAX: u64 = 1500;
-/// Errnos of Linux that recv(2), send(2) and accept(2) list, but those with a meaning of their own.
-const READ_ERRNOS: &[i32] = &[EIO, ENOMEM, ENOTCONN, ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH];
-const WRITE_ERRNOS: &[i32] = &[EPIPE, EIO, ENOMEM, ECONNRESET, ENOTCONN, ETIMEDOUT, EHOSTUNREACH];
-const ACCEPT_ERRNOS: &[i32] =
-    &[EINTR, EPERM, EPROTO, ENETDOWN, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH];
-/// The system has no descriptor or no memory for another connection, which goes on waiting.
-const EXHAUSTION_ERRNOS: &[i32] = &[EMFILE, ENFILE, ENOMEM, ENOBUFS];
-const EPERM: i32 = 1;
-const EINTR: i32 = 4;
-const EIO: i32 = 5;
-const ENOMEM: i32 = 12;
-const ENFILE: i32 = 23;
-const EPIPE: i32 = 32;
-const ENONET: i32 = 64;
-const EPROTO: i32 = 71;
-const ENOPROTOOPT: i32 = 92;
-const EOPNOTSUPP: i32 = 95;
-const ENETDOWN: i32 = 100;
-const ENETUNREACH: i32 = 101;
-const ECONNRESET: i32 = 104;
-const ENOBUFS: i32 = 105;
-const ENOTCONN: i32 = 107;
-const ETIMEDOUT: i32 = 110;
-const ECONNREFUSED: i32 = 111;
-const EHOSTDOWN: i32 = 112;
-const EHOSTUNREACH: i32 = 113;
-const TRACE_LINES_MAX: usize = 400;
-const EMFILE: i32 = 24;
+/// Lines of the trace that a failure shows.
+const TRACE_LINES_SHOWN: usize = 400;
 
+/// How late an edge may be.
+pub const LATE_MS_MAX: u64 = 30;
 /// A loop that waits this often for no time and finds and does nothing is spinning.
 const IDLE_WAITS_MAX: u32 = 1000;
 
@@ -601,7 +539,7 @@ impl Os for Kernel {
             self.wall_leap_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
         }
         let mut timeout_ms = timeout.map(|timeout| timeout.as_nanos().div_ceil(1_000_000) as u64);
-        if !self.in_wait.is_empty() && self.strikes(None, Fault::WokenInWait) {
+        if !self.in_calls.is_empty() && self.strikes(None, Fault::WokenInWait) {
             self.happens_now();
         }
         // eventfd(2): a wake is told once, now or at the next wait.
@@ -610,7 +548,9 @@ impl Os for Kernel {
             events.push(Event::Wake);
         }
         if timeout_ms != Some(0) && self.strikes(None, Fault::Pause) {
-            self.now_ms += 1 + self.rng.below(PAUSE_MS_MAX);
+            let pause_ms = 1 + self.rng.below(PAUSE_MS_MAX);
+            self.now_ms += pause_ms;
+            self.paused_ms += pause_ms;
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
@@ -657,6 +597,7 @@ impl Os for Kernel {
     fn accept(&mut self, listener: usize, index: u32) -> io::Result<Option<IpAddr>> {
         assert_eq!(listener, 0, "there is one listener");
         self.accepts += 1;
+        self.may_happen();
         let answer = self.accept_first(index);
         let wire = self.open.get(&index).map_or(u64::MAX, |wire| wire.0 as u64);
         self.record(2, wire, u64::from(answer.is_ok()), || format!("accept as {index}: {answer:?} (wire {wire})"));
@@ -670,7 +611,10 @@ impl Os for Kernel {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
         // Who is promised that no fault strikes is not turned away by one either.
-        let by_a_fault = self.now_ms < self.descriptors_gone_until_ms;
+        let by_a_fault = self.now_ms < self.descriptors_gone_until_ms.max(self.spent.1);
+        if self.strikes(self.backlog.front().copied(), Fault::RefuseError) {
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
+        }
         let stands = self.backlog.iter().position(|wire| !by_a_fault || !self.connections[wire.0].reliable);
         let wire = stands.and_then(|stands| self.backlog.remove(stands)).ok_or(io::ErrorKind::WouldBlock)?;
         self.idle_waits = 0;
@@ -678,13 +622,16 @@ impl Os for Kernel {
         connection.down.bytes.extend(answer);
         connection.down.ended = true;
         connection.server_gone = true;
+        connection.refused = true;
         self.record(8, wire.0 as u64, 0, || format!("refuse wire {}", wire.0));
         Ok(())
     }
 
     fn read(&mut self, index: u32, buffer: &mut [u8]) -> io::Result<usize> {
         let wire = self.wire(index, "a read");
+        self.may_happen();
         let answer = self.read_wire(wire, buffer);
+        self.digest(&buffer[..*answer.as_ref().unwrap_or(&0)]);
         self.idle_waits = 0;
         self.record(3, wire.0 as u64, number(&answer), || format!("read {index} of {}: {answer:?}", buffer.len()));
         answer
@@ -692,7 +639,9 @@ impl Os for Kernel {
 
     fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<usize> {
         let wire = self.wire(index, "a write");
+        self.may_happen();
         let answer = self.write_wire(wire, bytes);
+        self.digest(&bytes[..*answer.as_ref().unwrap_or(&0)]);
         self.idle_waits = 0;
         self.record(4, wire.0 as u64, number(&answer), || {
             let end = bytes.len().min(60);
@@ -709,6 +658,7 @@ impl Os for Kernel {
 
     fn close(&mut self, index: u32) {
         let wire = self.wire(index, "a close");
+        self.may_happen();
         self.open.remove(&index);
         self.closed.push(index);
         let connection = &mut self.connections[wire.0];
@@ -745,7 +695,13 @@ impl Kernel {
         }
         let is_reliable = self.backlog.front().is_some_and(|wire| self.connections[wire.0].reliable);
         if self.now_ms < self.descriptors_gone_until_ms && !is_reliable {
-            return Err(io::Error::from_raw_os_error(self.rng.pick(EXHAUSTION_ERRNOS)));
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
+        }
+        if self.strikes(self.backlog.front().copied(), Fault::DescriptorsSpent) {
+            self.spent = (self.open.len(), self.later() + 300);
+        }
+        if self.now_ms < self.spent.1 && self.open.len() >= self.spent.0 && !is_reliable {
+            return Err(self.faults.errno("exhaustion", &mut self.rng));
         }
         let Some(&wire) = self.backlog.front() else { return Err(io::ErrorKind::WouldBlock.into()) };
         if self.strikes(Some(wire), Fault::AcceptWouldBlock) {
@@ -761,19 +717,26 @@ impl Kernel {
         self.backlog.pop_front();
         self.idle_waits = 0;
         if self.strikes(Some(wire), Fault::AcceptAborted) {
+            self.connections[wire.0].struck = true;
             self.connections[wire.0].server_gone = true;
             self.reset(wire);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        if self.strikes(Some(wire), Fault::AcceptError) {
+        if self.strikes(Some(wire), Fault::NetworkDown) {
+            self.network_down_until_ms = self.later() + 300;
+        }
+        let is_down = self.now_ms < self.network_down_until_ms && !is_reliable;
+        if is_down || self.strikes(Some(wire), Fault::AcceptError) {
+            self.connections[wire.0].struck = true;
             self.connections[wire.0].server_gone = true;
             self.reset(wire);
-            return Err(io::Error::from_raw_os_error(self.rng.pick(ACCEPT_ERRNOS)));
+            return Err(self.faults.errno("accept", &mut self.rng));
         }
         self.open.insert(index, wire);
-        let now_ms = self.now_ms;
+        let (now_ms, crowd) = (self.now_ms, self.open.len());
         let connection = &mut self.connections[wire.0];
         connection.index = Some(index);
+        connection.crowd = crowd;
         // Registering tells what is ready already.
         connection.write_edge = Some(now_ms);
         if !connection.up.bytes.is_empty() || connection.up.ended || connection.reset {
@@ -784,7 +747,7 @@ impl Kernel {
 
     fn read_wire(&mut self, wire: Wire, buffer: &mut [u8]) -> io::Result<usize> {
         assert!(!buffer.is_empty(), "a read into an empty buffer cannot tell the end");
-        self.may_die(wire, Fault::ReadError, READ_ERRNOS)?;
+        self.may_fail(wire, Fault::ReadError, "read")?;
         let there = self.connections[wire.0].up.bytes.len();
         if there == 0 && !self.connections[wire.0].up.ended {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -811,7 +774,7 @@ impl Kernel {
 
     fn write_wire(&mut self, wire: Wire, bytes: &[u8]) -> io::Result<usize> {
         assert!(!bytes.is_empty(), "a write of nothing");
-        self.may_die(wire, Fault::WriteError, WRITE_ERRNOS)?;
+        self.may_fail(wire, Fault::WriteError, "write")?;
         let connection = &mut self.connections[wire.0];
         assert!(!connection.down.ended, "a write after shutdown_write");
         connection.writes += 1;
@@ -842,15 +805,26 @@ impl Kernel {
         Ok(taken)
     }
 
-    fn may_die(&mut self, wire: Wire, fault: Fault, errnos: &[i32]) -> io::Result<()> {
-        if self.strikes(Some(wire), Fault::Interrupted) {
+    fn may_fail(&mut self, wire: Wire, fault: Fault, call: &'static str) -> io::Result<()> {
+        if self.strikes(Some(wire), Fault::InterruptedOften) {
+            self.connections[wire.0].interruptions = 12;
+        }
+        let is_again = self.connections[wire.0].interruptions > 0;
+        self.connections[wire.0].interruptions -= u32::from(is_again);
+        if is_again || self.strikes(Some(wire), Fault::Interrupted) {
             return Err(io::Error::from_raw_os_error(EINTR));
         }
         if !self.connections[wire.0].reset && self.strikes(Some(wire), fault) {
+            self.connections[wire.0].struck = true;
             self.reset(wire);
-            return Err(io::Error::from_raw_os_error(self.rng.pick(errnos)));
+            return Err(self.faults.errno(call, &mut self.rng));
+        }
+        if self.strikes(Some(wire), Fault::NoMemory) {
+            self.connections[wire.0].struck = true;
+            return Err(self.faults.errno("memory", &mut self.rng));
         }
         if self.strikes(Some(wire), Fault::Reset) {
+            self.connections[wire.0].struck = true;
             self.reset(wire);
         }
         if self.connections[wire.0].reset { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
@@ -861,54 +835,14 @@ fn number(answer: &io::Result<usize>) -> u64 {
     answer.as_ref().map_or(u64::MAX, |&count| count as u64)
 }
 
-/// Splitmix64: small, and the same everywhere.
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// 0 to `bound - 1`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
-    }
-
-    /// True once in `odds` times.
-    pub fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize].clone()
-    }
-
-    pub fn shuffle<T>(&mut self, list: &mut [T]) {
-        for end in (1..list.len()).rev() {
-            list.swap(end, self.below(end as u64 + 1) as usize);
-        }
-    }
-
-    /// 1 to `length - 1`; one byte as often as all other lengths together.
-    fn shorter(&mut self, length: usize) -> usize {
-        if self.one_in(2) { 1 } else { 1 + self.below(length as u64 - 1) as usize }
-    }
-}
-
 /// A run that fails with a trace kept shows its end.
 impl Drop for Kernel {
     fn drop(&mut self) {
         if self.trace.is_some() && std::thread::panicking() {
-            eprintln!("the last calls:\n{}", self.trace());
+            let lines: Vec<&String> = self.trace.iter().flatten().collect();
+            let shown = &lines[lines.len().saturating_sub(TRACE_LINES_SHOWN)..];
+            eprintln!("the last calls:");
+            shown.iter().for_each(|line| eprintln!("{line}"));
         }
     }
 }

@@ -1,9 +1,10 @@
-// Every misbehaviour of proxy.mjs, each transport, each action: in Node and in a real browser.
+// Every misbehaviour of proxy.mjs, each transport, each action: in Node and in real browsers.
 //
-//     node matrix.mjs target/debug/tidings [--bounded] [--no-browser] [--only WORDS]
+//     node matrix.mjs target/debug/tidings [--bounded] [--in Node,Chromium,Firefox] [--only WORDS]
 //
-// Cells run side by side, for most of their time is waiting. Playwright and Chromium as in
-// tests/browser. Fails if one cell does; prints what each took.
+// Cells run side by side, for most of their time is waiting. Node 22, Playwright and Chromium as in
+// tests/browser, Firefox as in tests/browser/firefox.mjs. Fails if one cell does; prints what each
+// took.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,19 +13,20 @@ import http from 'node:http';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { connect } from '../../client/tidings.js';
+import { openFirefox } from '../browser/firefox.mjs';
 import { run } from './cell.mjs';
 import { behaviours, startProxy } from './proxy.mjs';
 
 const [binary, ...flags] = process.argv.slice(2);
 const bounded = flags.includes('--bounded');
-const withBrowser = !flags.includes('--no-browser');
-const only = flags.includes('--only') ? flags[flags.indexOf('--only') + 1] : '';
+const option = (name, otherwise) => flags.includes(name) ? flags[flags.indexOf(name) + 1] : otherwise;
+const only = option('--only', '');
 const HISTORY_MAX = 10;
 
 const all = ['websocket', 'sse', 'poll'];
-const hasWebSocket = 'WebSocket' in globalThis;
 
-// What cannot work by its nature: the transport alone, through that proxy.
+// What cannot work by its nature: the transport alone, through that proxy. Such a reader has to say
+// so, and what it gets all the same is the beginning of what there is.
 const hopeless = {
   websocket: ['strips Upgrade', 'refuses WebSockets with 403', 'keeps what a WebSocket brings'],
   sse: ['keeps bodies until they end', 'keeps heads and bodies until they end', 'passes the first bytes, keeps the rest'],
@@ -38,19 +40,18 @@ function cells(place) {
   for (const proxy of Object.keys(behaviours)) {
     for (const transports of [all, ...all.map(name => [name])]) {
       const [name, isOne] = [transports.join(), transports.length === 1];
-      if (isOne && hopeless[name].includes(proxy)) continue;
-      if (place === 'Node' && name === 'websocket' && !hasWebSocket) continue;
+      const isHopeless = isOne && hopeless[name].includes(proxy);
       if (bounded && slow.includes(proxy)) continue;
       // The browser repeats what Node has shown, for what its own fetch and WebSocket do otherwise.
-      if (bounded && place === 'browser' && isOne) continue;
+      if (bounded && place !== 'Node' && isOne) continue;
       for (const action of ['read while it is published', 'publish through the proxy', 'come back too late']) {
-        if (bounded && place === 'browser' && action === 'publish through the proxy') continue;
-        list.push({ place, proxy, reader: 'client', transports, action });
+        if (bounded && place !== 'Node' && action === 'publish through the proxy') continue;
+        list.push({ place, proxy, reader: 'client', transports, action, isHopeless });
       }
       if (!bounded && !isOne) list.push({ place, proxy, reader: 'loop', transports, action: 'read while it is published' });
     }
   }
-  if (place === 'browser') {
+  if (place !== 'Node') {
     for (const [reader, transport] of [['EventSource', 'sse'], ['WebSocket', 'websocket']]) {
       for (const proxy of Object.keys(behaviours)) {
         // What opens and stays mute is beyond them.
@@ -93,15 +94,18 @@ async function startServer(...options) {
 
 const servers = { plain: await startServer(), forgetful: await startServer('--history-messages', String(HISTORY_MAX)) };
 let nth = 0, failures = 0, done = 0;
+const counts = {};
 
 async function runCell(cell, runner) {
   const server = cell.action === 'come back too late' ? servers.forgetful : servers.plain;
   const proxy = await startProxy(server, cell.proxy);
-  const task = { ...cell, server, proxy: proxy.url, channel: `cell-${++nth}`, historyMax: HISTORY_MAX, patience: bounded ? 70_000 : 150_000 };
+  const patience = cell.isHopeless ? 60_000 : bounded ? 70_000 : 150_000;
+  const task = { ...cell, server, proxy: proxy.url, channel: `cell-${++nth}`, historyMax: HISTORY_MAX, patience };
   const { problem, ms, log } = await runner(task);
   proxy.close();
   done++;
   if (problem) failures++;
+  counts[cell.place] = (counts[cell.place] ?? 0) + 1;
   console.log(`${problem ? 'FAILED' : 'ok'} ${(ms / 1000).toFixed(1)} s  ${describe(cell)}${problem ? `: ${problem}\n    ${log.join('\n    ')}` : ''}`);
 }
 
@@ -114,23 +118,34 @@ async function runAll(place, runner) {
   }));
 }
 
-const jobs = [runAll('Node', task => run(task, connect))];
-if (withBrowser) jobs.push(inBrowser());
-await Promise.all(jobs);
+// A page each, with what calls a function in it.
+const places = {
+  Node: () => ({ evaluate: (_, task) => run(task, connect), close() {} }),
+
+  async Chromium() {
+    const { chromium } = createRequire(new URL('../browser/', import.meta.url))('playwright-core');
+    const browser = await chromium.launch({
+      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    });
+    const page = await browser.newPage();
+    await page.goto(origin);
+    return { evaluate: (act, task) => page.evaluate(act, task), close: () => browser.close() };
+  },
+
+  Firefox: () => openFirefox(origin),
+};
+
+const inPage = async task => {
+  const [{ run }, { connect }] = await Promise.all([import('/cell.mjs'), import('/tidings.js')]);
+  return run(task, connect);
+};
+
+await Promise.all(option('--in', Object.keys(places).join()).split(',').map(async place => {
+  const page = await places[place]();
+  await runAll(place, task => page.evaluate(inPage, task));
+  await page.close();
+}));
+console.log(Object.entries(counts).map(([place, count]) => `${count} in ${place}`).join(', '));
 console.log(`${done} cells, ${failures} failed`);
 process.exit(failures || !done ? 1 : 0);
-
-async function inBrowser() {
-  const { chromium } = createRequire(new URL('../browser/', import.meta.url))('playwright-core');
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-  });
-  const page = await browser.newPage();
-  await page.goto(origin);
-  await runAll('browser', task => page.evaluate(async task => {
-    const [{ run }, { connect }] = await Promise.all([import('/cell.mjs'), import('/tidings.js')]);
-    return run(task, connect);
-  }, task));
-  await browser.close();
-}

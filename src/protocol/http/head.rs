@@ -17,6 +17,7 @@
 // Each is a row of the test `laxer_than_we_are`, which also proves that httparse accepts it.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 
 use httparse::Status;
 
@@ -26,10 +27,10 @@ use super::{Error, decode_authority, is_token_byte, is_value_byte};
 pub const HEADERS_MAX: usize = 64;
 
 /// Room for the header lines of one head, made by the caller so that nothing is allocated.
-pub type Headers<'a> = [httparse::Header<'a>; HEADERS_MAX];
+pub type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX];
 
-/// What [`Headers`] is before a head is decoded.
-pub const NO_HEADERS: Headers<'static> = [httparse::EMPTY_HEADER; HEADERS_MAX];
+/// What [`Headers`] is before a head is decoded: nothing, which takes no time to make.
+pub const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_MAX];
 
 /// Looks for the end of a head: the index just after its blank line, or `None` for "need more".
 ///
@@ -191,8 +192,8 @@ impl fmt::Debug for RequestHead<'_> {
 pub fn decode_head<'h, 'b>(bytes: &'b [u8], scratch: &'h mut Headers<'b>) -> Result<RequestHead<'h>, Error> {
     debug_assert_eq!(head_end(bytes, &mut 0, usize::MAX), Ok(Some(bytes.len())), "head_end found another end");
 
-    let mut request = httparse::Request::new(scratch);
-    let status = request.parse(bytes).map_err(|error| match error {
+    let mut request = httparse::Request::new(&mut []);
+    let status = request.parse_with_uninit_headers(bytes, scratch).map_err(|error| match error {
         httparse::Error::Version => version_error(bytes),
         httparse::Error::HeaderName => Error::FieldName,
         httparse::Error::HeaderValue => Error::FieldValue,
@@ -279,8 +280,8 @@ fn decode_target<'a>(target: &'a str, method_name: &str) -> Result<Target<'a>, E
             (Some(authority), resource)
         }
     };
-    let (path, query) = match resource.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
+    let (path, query) = match resource.bytes().position(|byte| byte == b'?') {
+        Some(mark) => (&resource[..mark], Some(&resource[mark + 1..])),
         None => (resource, None),
     };
     // RFC 9110 4.2.3: an empty path in an http URL is the same as `/`.
@@ -397,9 +398,12 @@ impl<'a> Fields<'a> {
     }
 
     fn has_token(self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|list| list.split(|&byte| byte == b','))
-            .any(|item| trim_white_space(item).eq_ignore_ascii_case(token.as_bytes()))
+        let is_token = |item| trim_white_space(item).eq_ignore_ascii_case(token.as_bytes());
+        // Most lists have one item, and looking for a comma is quicker than splitting.
+        self.values(name).any(|list| match list.contains(&b',') {
+            true => list.split(|&byte| byte == b',').any(is_token),
+            false => is_token(list),
+        })
     }
 }
 
@@ -571,7 +575,7 @@ mod tests {
             (b"GET / HTTP/1.0\r\nExpect: x\r\n\r\n", Error::Expectation),
         ] {
             let mut headers = NO_HEADERS;
-            let accepted = httparse::Request::new(&mut headers).parse(bytes);
+            let accepted = httparse::Request::new(&mut []).parse_with_uninit_headers(bytes, &mut headers);
             assert_eq!(accepted, Ok(Status::Complete(bytes.len())), "httparse: {}", bytes.escape_ascii());
             refuses(bytes, error);
         }

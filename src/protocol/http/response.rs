@@ -4,10 +4,8 @@
 //! Invariant: whatever is put in, a head has exactly the lines that were written, because no
 //! control byte gets into one. RFC 9112 4, RFC 9110 5.5, 5.6.7, 6.6.1.
 
-use std::fmt;
-use std::io::Write;
-
 use super::is_token_byte;
+use crate::text::write_decimal;
 
 /// The interim answer to `Expect: 100-continue`, whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -15,28 +13,39 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Starts a head: status line and `Date`. Then any number of [`header`], then [`finish_head`].
 pub fn start_response(out: &mut Vec<u8>, status: u16, date: &Date) {
     debug_assert!((100..600).contains(&status), "{status} is no status");
-    // A Vec takes any write.
-    let _ = write!(out, "HTTP/1.1 {status:03} {}\r\n", reason(status));
-    header(out, "Date", date.as_bytes());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\nDate: ");
+    out.extend_from_slice(date.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends header lines that are the same in every answer.
+pub fn fixed_lines(out: &mut Vec<u8>, lines: &'static str) {
+    debug_assert!(lines.ends_with("\r\n") && lines.split_terminator("\r\n").all(|line| line.contains(": ")));
+    out.extend_from_slice(lines.as_bytes());
 }
 
 /// Appends a header line. A control byte in `value` is our own mistake: a panic in debug builds,
 /// otherwise a `?`, so that no value can ever end the line.
 pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    header_with(out, name, |out| out.extend_from_slice(value));
+}
+
+/// Appends a header line whose value is a number.
+pub fn header_number(out: &mut Vec<u8>, name: &str, value: u64) {
+    header_with(out, name, |out| write_decimal(out, value));
+}
+
+/// Appends a header line whose value `write` appends.
+pub fn header_with(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
     debug_assert!(!name.is_empty() && name.bytes().all(is_token_byte), "{name:?} is no field name");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     let start = out.len();
-    out.extend_from_slice(value);
-    finish_line(out, start);
-}
-
-/// Appends a header line whose value is a number, a cursor, or made with `format_args!`.
-pub fn header_display(out: &mut Vec<u8>, name: &str, value: impl fmt::Display) {
-    debug_assert!(!name.is_empty() && name.bytes().all(is_token_byte), "{name:?} is no field name");
-    let _ = write!(out, "{name}: ");
-    let start = out.len();
-    let _ = write!(out, "{value}");
+    write(out);
     finish_line(out, start);
 }
 
@@ -163,7 +172,7 @@ mod tests {
         let mut out = Vec::new();
         start_response(&mut out, 200, &Date::from_unix_ms(784_111_777_000));
         header(&mut out, "Content-Type", b"application/json");
-        header_display(&mut out, "Content-Length", 2);
+        header_number(&mut out, "Content-Length", 2);
         finish_head(&mut out);
         let want = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\n\
                     Content-Length: 2\r\n\r\n";
@@ -180,17 +189,14 @@ mod tests {
     #[test]
     fn no_value_ends_its_line() {
         for evil in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "\0", "\x7f"] {
-            for write in [(|out, value| header(out, "X", value.as_bytes())) as fn(&mut Vec<u8>, &str), |out, value| {
-                header_display(out, "X", value)
-            }] {
-                let mut out = Vec::new();
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write(&mut out, evil)));
-                if cfg!(debug_assertions) {
-                    assert!(result.is_err(), "{evil:?} is our own mistake");
-                } else {
-                    let controls = out.iter().filter(|byte| byte.is_ascii_control()).count();
-                    assert_eq!((controls, out.ends_with(b"\r\n")), (2, true), "{evil:?}");
-                }
+            let mut out = Vec::new();
+            let write = std::panic::AssertUnwindSafe(|| header(&mut out, "X", evil.as_bytes()));
+            let result = std::panic::catch_unwind(write);
+            if cfg!(debug_assertions) {
+                assert!(result.is_err(), "{evil:?} is our own mistake");
+            } else {
+                let controls = out.iter().filter(|byte| byte.is_ascii_control()).count();
+                assert_eq!((controls, out.ends_with(b"\r\n")), (2, true), "{evil:?}");
             }
         }
     }

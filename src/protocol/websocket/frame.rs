@@ -63,6 +63,9 @@ const SHORT_MAX: usize = 125;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
+/// The longest head of a frame of the server.
+pub(super) const FRAME_HEAD_MAX: usize = 10;
+
 /// What stands before the payload of a client's frame.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct FrameHead {
@@ -167,7 +170,7 @@ pub fn frame_len(len: usize) -> usize {
     let head = match len {
         0..=SHORT_MAX => 2,
         126..=0xffff => 4,
-        _ => 10,
+        _ => FRAME_HEAD_MAX,
     };
     head + len
 }

@@ -8,7 +8,7 @@
 //! ```text
 //! bytes --FrameHead--> head --unmask--> payload --Decoder--> Received
 //!                                                  |  whole frame: lent from the input
-//!                                                  '- otherwise: gathered, lent from the decoder
+//!                                                  '- otherwise: gathered, and handed over
 //! ```
 //! Invariant: memory follows the bytes received, never a length announced.
 
@@ -17,6 +17,7 @@ mod deflate;
 mod error;
 mod extensions;
 mod frame;
+mod gathered;
 mod handshake;
 mod mask;
 mod message;
@@ -26,5 +27,6 @@ pub use deflate::{Deflater, Inflater};
 pub use error::Error;
 pub use extensions::Window;
 pub use frame::{Opcode, encode_compressed_frame, encode_frame, frame_head};
+pub use gathered::Gathered;
 pub use handshake::{Handshake, Subprotocol, accept_handshake, write_handshake_answer};
 pub use message::{Decoder, Limits, Received};

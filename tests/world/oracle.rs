@@ -25,6 +25,8 @@ pub struct Model {
     pub sent: BTreeMap<String, Sent>,
     /// Tags sent, again perhaps, that the observer has not heard since.
     pub in_flight: BTreeSet<String>,
+    /// Those of them that were sent again, by their key: no order is promised for them.
+    pub repeated: BTreeSet<String>,
     /// The life of now.
     pub epoch: u32,
     pub lives: BTreeMap<u32, Life>,
@@ -158,6 +160,22 @@ impl Model {
         wrong.map_or(Ok(owed), Err)
     }
 
+    /// "One order": what was sent over one connection, or by one thread, stands in the order of sending.
+    /// The tags of one sender differ in the number behind the last point.
+    pub fn keeps_order(&self) -> Result<()> {
+        for (epoch, life) in &self.lives {
+            let mut newest: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+            for (tag, _) in life.messages.iter().flatten().filter(|(tag, _)| !self.repeated.contains(tag)) {
+                let Some((sender, nth)) = tag.rsplit_once('.') else { continue };
+                let Ok(nth) = nth.parse() else { continue };
+                if let Some((before, after)) = newest.insert(sender, (nth, tag)).filter(|&(before, _)| before >= nth) {
+                    return Err(format!("{tag} stands behind {after} ({before}) in {epoch}, and was sent before it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// True if a DELETE may have taken the newest message before the observer heard it.
     pub fn may_skip(&self) -> bool {
         self.lives.get(&self.epoch).is_some_and(|life| life.may_skip)
@@ -283,6 +301,7 @@ impl Chain {
                 self.last = Some(*cursor);
                 self.wanted = channels.iter().cloned().collect();
             }
+            Heard::Done(Some(4008)) => {}
             _ => return,
         }
         self.steps.push_back(Step::Heard(heard.clone()));
@@ -351,6 +370,7 @@ impl Chain {
             }
             Heard::Message(message) => self.message(message, model),
             Heard::Gap(gap) => self.gap(gap, model),
+            Heard::Done(Some(4008)) => Ok(self.has_lost(model)),
             _ => Ok(true),
         }
     }
@@ -451,6 +471,19 @@ impl Chain {
         self.none_missing(model, life, from, place.seq)?;
         self.at = Some(place);
         Ok(true)
+    }
+
+    /// "`tidings.raw` cannot resume: close 4008": only after a loss, or with a cursor that is none of this life's.
+    fn has_lost(&self, model: &Model) -> bool {
+        let from = match self.at {
+            Some(at) if at.epoch != model.epoch => return true,
+            Some(at) => at.seq,
+            None => 0,
+        };
+        let Some(life) = model.life(model.epoch) else { return false };
+        let may_be_forgotten = self.channels.iter().any(|channel| channel.starts_with("passing."));
+        let mut lost = life.after(from, life.head()).filter(|(_, sent)| self.channels.contains(&sent.channel));
+        from > life.head() || may_be_forgotten || lost.any(|(seq, sent)| model.is_evictable(life, seq, &sent.channel))
     }
 
     /// No message of the set numbered above `from` and up to `to`, but what may be missing.
