@@ -1,8 +1,15 @@
-//! What a subscriber costs, from a thousand of them to a million in one process: memory, time to
-//! open, time of a broadcast, time of a turn that concerns nobody.
+//! What a subscriber costs, from a thousand of them to a million in one process: memory, to
+//! open it, a delivery, a heartbeat; and what a turn costs beside so many that are idle.
 //!
-//! `cargo bench --bench million [-- COUNT...]`. The sockets are a table that answers reads with
-//! prepared requests and counts what is written: so what is measured is the server alone.
+//! `cargo bench --bench million [-- COUNT... TRANSPORT...]`; if not told, a third each of `websocket`,
+//! `sse` and `poll`. The sockets are a table that answers reads with prepared requests and counts
+//! what is written: so what is measured is the server alone. There are always a thousand channels,
+//! and a thousand subscribers in each that has any: so a publish is shared by as many in each line,
+//! and the lines can be compared.
+//!
+//! Times wander, and grow with the table: from 100,000 on, what a delivery waits for is memory.
+//! `benches/instructions` runs this under callgrind, counts the instructions of each function that
+//! is never inlined here, and compares them with `benches/instructions.txt`.
 
 #![allow(clippy::print_stdout, reason = "it prints a table")]
 
@@ -13,8 +20,12 @@ use std::time::{Duration, Instant};
 
 use tidings::internals::{Config, Event, EventLoop, Now, Os, Parts, Process};
 
-/// Over so many channels the subscribers are spread evenly.
+/// So many there are, whoever hears them.
 const CHANNELS: usize = 1000;
+/// In each channel that has any; neighbours in the table of connections are in different ones.
+const SUBSCRIBERS: usize = 1000;
+/// Turns of one kind that one figure is the mean of.
+const TURNS: usize = 1000;
 /// Of this size are the messages.
 const MESSAGE_BYTES: usize = 100;
 
@@ -97,34 +108,16 @@ impl Os for Sockets {
     fn close_listeners(&mut self) {}
 }
 
-fn main() {
-    // `cargo bench` passes `--bench`; `cargo test` runs this too, and must not take long.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let counts: Vec<usize> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
-    let counts = match counts[..] {
-        [] if arguments.iter().any(|word| word == "--bench") => vec![1_000, 10_000, 100_000, 1_000_000],
-        [] => vec![1_000],
-        _ => counts,
-    };
-    println!(
-        "{:>11} {:>9} {:>9} {:>14} {:>13} {:>12} {:>10}",
-        "subscribers", "bytes", "open us", "one channel us", "ns / delivery", "idle turn ns", "writes"
-    );
-    for count in counts {
-        measure(count);
-    }
-}
+const TRANSPORTS: [&str; 3] = ["websocket", "sse", "poll"];
 
-/// A third each of WebSockets, event streams and held polls.
-fn request(nth: usize) -> Vec<u8> {
-    let channel = nth / 3 % CHANNELS;
-    let (query, lines) = match nth % 3 {
-        0 => (
+fn request(channel: usize, transport: &str) -> Vec<u8> {
+    let (query, lines) = match transport {
+        "websocket" => (
             "",
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
         ),
-        1 => ("", "Accept: text/event-stream\r\n"),
+        "sse" => ("", "Accept: text/event-stream\r\n"),
         _ => ("?wait=120", ""),
     };
     format!("GET /channels/channel.{channel}{query} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n").into_bytes()
@@ -138,58 +131,122 @@ fn publish(channel: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-fn measure(count: usize) {
+fn main() {
+    // `cargo bench` passes `--bench`; `cargo test` runs this too, and must not take long.
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let counts: Vec<usize> = arguments.iter().filter_map(|word| word.parse().ok()).collect();
+    let counts = match counts[..] {
+        [] if arguments.iter().any(|word| word == "--bench") => vec![1_000, 10_000, 100_000, 1_000_000],
+        [] => vec![SUBSCRIBERS],
+        _ => counts,
+    };
+    let named = |transport: &&str| arguments.iter().any(|word| word == transport);
+    let mut transports: Vec<&str> = TRANSPORTS.into_iter().filter(named).collect();
+    if transports.is_empty() {
+        transports = TRANSPORTS.to_vec();
+    }
+    println!("                                      nanoseconds of one");
+    println!("subscribers  bytes    open  delivery  request beside  empty turn beside  heartbeat  heartbeats");
+    for count in counts {
+        measure(count, &transports);
+    }
+}
+
+fn measure(count: usize, transports: &[&str]) {
     let mut config = Config::default();
     config.connections_max = count + 10;
     let mut server = EventLoop::new(Sockets::default(), config, Parts::default()).expect("the default names are names");
-    let before = resident_bytes();
-    let began = Instant::now();
-    for nth in 0..count {
-        server.os().coming.push_back(request(nth));
-        if nth % 1000 == 999 {
-            rest(&mut server);
-        }
-    }
+    // The one that asks is socket 0, and every channel has had its message.
+    server.os().coming.push_back(Vec::new());
     rest(&mut server);
-    let open = began.elapsed();
+    (0..CHANNELS).for_each(|channel| ask(&mut server, publish(channel)));
+    let heard = count.div_ceil(SUBSCRIBERS).min(CHANNELS);
+
+    let before = resident_bytes();
+    let (opening, _) = cost(&mut server, |server| open(server, count, heard, transports));
     // What the sockets of this benchmark take is not the server's.
     let own = (server.os_ref().input.capacity() * size_of::<Vec<u8>>()) as u64;
     let bytes = (resident_bytes() - before).saturating_sub(own) / count as u64;
-    assert_eq!(server.engine().stats().connections, count, "everybody is there");
+    assert_eq!(server.engine().stats().connections, count + 1, "everybody is there");
 
-    // The publisher stays, and polls are answered once: so each channel hears once.
-    let publishers = server.os_ref().input.len();
-    server.os().coming.push_back(Vec::new());
-    rest(&mut server);
-    let publisher = publishers as u32;
-    let heard = CHANNELS.min(count / 3);
-    let writes = server.os_ref().writes;
-    let began = Instant::now();
-    for channel in 0..heard {
-        server.os().input[publisher as usize] = publish(channel);
-        server.os().ready.push(publisher);
-        rest(&mut server);
+    let (empty, writes) = cost(&mut server, empty_turns);
+    assert_eq!(writes, 0);
+    let (request, writes) = cost(&mut server, requests);
+    assert_eq!(writes, TURNS as u64);
+    // Polls are answered once, so each channel is heard once.
+    let (delivery, writes) = cost(&mut server, |server| broadcast(server, heard));
+    assert_eq!(writes, (count + heard) as u64, "everybody heard, and the publisher was answered");
+    let (heartbeat, beats) = cost(&mut server, heartbeats);
+    println!(
+        "{count:>11} {bytes:>6} {:>7} {:>9} {:>15} {:>18} {:>10} {beats:>11}",
+        opening / count as u64,
+        delivery / count as u64,
+        request / TURNS as u64,
+        empty / TURNS as u64,
+        heartbeat / beats.max(1),
+    );
+}
+
+/// Nanoseconds gone by, and how often something was written.
+fn cost(server: &mut EventLoop<Sockets>, what: impl FnOnce(&mut EventLoop<Sockets>)) -> (u64, u64) {
+    let (began, writes) = (Instant::now(), server.os_ref().writes);
+    what(server);
+    (began.elapsed().as_nanos() as u64, server.os_ref().writes - writes)
+}
+
+#[inline(never)]
+fn open(server: &mut EventLoop<Sockets>, count: usize, heard: usize, transports: &[&str]) {
+    for nth in 0..count {
+        let transport = transports[nth / heard % transports.len()];
+        server.os().coming.push_back(request(nth % heard, transport));
+        if nth % 1000 == 999 {
+            rest(server);
+        }
     }
-    let broadcast = began.elapsed();
-    // Less the publishers' answers.
-    let deliveries = server.os_ref().writes - writes - heard as u64;
+    rest(server);
+}
 
-    const TURNS: u32 = 10_000;
-    let began = Instant::now();
+/// A message in each of the first channels, one a turn.
+#[inline(never)]
+fn broadcast(server: &mut EventLoop<Sockets>, channels: usize) {
+    for channel in 0..channels {
+        ask(server, publish(channel));
+    }
+}
+
+/// Turns with one request, by a connection that stays.
+#[inline(never)]
+fn requests(server: &mut EventLoop<Sockets>) {
     for _ in 0..TURNS {
-        // Time stands still: no heartbeat is due.
+        ask(server, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec());
+    }
+}
+
+/// Turns in which nothing happens and nothing is due.
+#[inline(never)]
+fn empty_turns(server: &mut EventLoop<Sockets>) {
+    for _ in 0..TURNS {
+        // Time stands still.
         server.os().now_ms -= 1;
         server.turn(Some(Duration::ZERO)).expect("the sockets wait for nothing");
     }
-    let idle = began.elapsed() / TURNS;
-    println!(
-        "{count:>11} {bytes:>9} {:>9.2} {:>14.1} {:>13.0} {:>12} {:>10}",
-        open.as_secs_f64() * 1e6 / count as f64,
-        broadcast.as_secs_f64() * 1e6 / heard as f64,
-        broadcast.as_secs_f64() * 1e9 / deliveries as f64,
-        idle.as_nanos(),
-        deliveries
-    );
+}
+
+/// As much time as brings each event stream a heartbeat, and most WebSockets a ping.
+#[inline(never)]
+fn heartbeats(server: &mut EventLoop<Sockets>) {
+    let end_ms = server.os_ref().now_ms + 20_000;
+    while server.os_ref().now_ms < end_ms {
+        server.os().now_ms += 49;
+        rest(server);
+    }
+}
+
+/// What the connection that stays asks, and its answer.
+fn ask(server: &mut EventLoop<Sockets>, request: Vec<u8>) {
+    server.os().input[0] = request;
+    server.os().ready.push(0);
+    rest(server);
 }
 
 /// Turns until nothing is left over.

@@ -132,8 +132,8 @@ impl Spares {
     /// An empty buffer for so many bytes, with room for them if one is there; but not for far more, as
     /// they may be long in coming.
     pub fn take_for(&mut self, count: usize) -> Box<Buffer> {
-        let fits = |spare: &Box<Buffer>| (count..=SMALL.max(4 * count)).contains(&spare.capacity());
-        let Some(nth) = self.buffers.iter().rposition(fits) else { return Box::default() };
+        let fits = count..=SMALL.max(4 * count);
+        let Some(nth) = self.buffers.iter().rposition(|spare| fits.contains(&spare.capacity())) else { return Box::default() };
         let spare = self.buffers.swap_remove(nth);
         self.bytes -= spare.capacity();
         spare

@@ -42,7 +42,7 @@ fn an_app_answers_what_is_no_path_of_the_server() {
     assert_eq!((answer.status, answer.header("Content-Type")), (201, Some("text/plain")));
     assert_eq!(String::from_utf8_lossy(&answer.body), "GET Some(\"a=b\") Some(\"1\") 0");
     assert_eq!(answer.header("X-Own"), Some("yes"));
-    assert_eq!((answer.header("Not a name"), answer.header("Content-Length")), (None, Some("28")));
+    assert_eq!((answer.header("Not a name"), answer.header("Content-Length")), (None, Some("27")));
     assert_eq!(Request::new(address, "GET", "/no-status").send().status, 500);
     assert_eq!(Request::new(address, "GET", "/nothing").send().status, 404);
     handle.stop();

@@ -136,3 +136,42 @@ fn five_thousand_stalled_readers_do_not_delay_a_healthy_one() {
     }
     assert_eq!(counted[0], counted[1], "(turns until each delivery, writes), without and with {STALLED} stalled");
 }
+
+/// A held poll's answer is made when its turn comes, and what its reader does not take is kept for
+/// it. So many large ones are made over several turns, in whichever way they are made.
+#[test]
+fn large_answers_that_nobody_reads_share_a_turn_out() {
+    const POLLS: usize = 300;
+    const MADE_PER_TURN_MAX: usize = 16 << 20;
+    for (name, query) in [("shared", ""), ("alone", "?format=raw")] {
+        let mut server = Server::start(|config| config.output_bytes_max = 1 << 30);
+        let subscriber = server.send(&clients::get("a", "?transport=sse", ""));
+        for _ in 0..POLLS {
+            let poll = server.kernel().connect();
+            server.turn(0);
+            server.kernel().send(poll, &clients::get("a", query, ""));
+        }
+        let publisher = server.send(b"");
+        server.turn_for(100);
+        server.receive(subscriber);
+        let before = server.stats();
+        assert_eq!(before.polls, POLLS);
+        server.kernel().send(publisher, &clients::post("a", "", "", &[b'x'; 200 * KIB]));
+        // One answer may go over the share.
+        let made_max = MADE_PER_TURN_MAX / (100 * KIB);
+        let (mut held, mut turns) = (POLLS, 0);
+        while held > 0 {
+            server.turn(50);
+            server.turns.check_invariants();
+            turns += 1;
+            let left = server.turns.engine().stats().polls;
+            assert!(held - left <= made_max, "{name}: {} answers in one turn", held - left);
+            assert!(turns < 100, "{name}: {left} wait for ever");
+            held = left;
+        }
+        assert!(server.receive(publisher).contains("\"id\""), "{name}");
+        assert!(turns > 2, "{name}: {turns}");
+        server.turn_for(1000);
+        assert!(server.receive(subscriber).contains("data: x"), "{name}: the others are served too");
+    }
+}

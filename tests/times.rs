@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kernel::Wire;
 use peers::{KIB, Server, healthz};
-use tidings::internals::Config;
+use tidings::internals::{Config, Os};
 
 /// Two ticks: one to round up, one for the turn to come.
 const LATE_MS: u64 = 150;
@@ -57,6 +57,40 @@ fn who_says_nothing_is_ended_without_a_word() {
     let mut server = start();
     let wire = server.send(b"");
     assert_ends(&mut server, wire, 4000, "");
+}
+
+/// The deadline passes and the request comes in one turn, which reads first and answers a publish last.
+/// The connection was ended in between, and what did not fit of the answer was lost.
+#[test]
+fn a_publish_in_the_turn_of_the_deadline_is_answered() {
+    for (asks_before, limit_ms) in [(0, 4000), (1, 20_000)] {
+        let mut server = start();
+        server.kernel().send_buffer = 100;
+        let wire = server.send(b"");
+        let publish = clients::post("a", "", "", b"in time");
+        for _ in 0..asks_before {
+            server.kernel().send(wire, &publish);
+            server.turn_for(100);
+            while !server.receive(wire).is_empty() {
+                server.turn_for(100);
+            }
+        }
+        server.turn_for(100);
+        // The machine stands still for longer than the limit.
+        let end_ms = server.kernel().now_ms() + limit_ms + 1000;
+        while server.kernel().now_ms() < end_ms {
+            let left_ms = end_ms - server.kernel().now_ms();
+            server.kernel().wait(Some(Duration::from_millis(left_ms)), &mut Vec::new()).expect("no fault");
+        }
+        server.kernel().send(wire, &publish);
+        let mut said = String::new();
+        for _ in 0..10 {
+            server.turn(10);
+            said.push_str(&server.receive(wire));
+        }
+        assert!(said.starts_with("HTTP/1.1 200") && said.ends_with("}\n"), "{said}");
+        assert!(server.kernel().ending(wire).is_none(), "and it may ask again");
+    }
 }
 
 /// Byte by byte, however quickly or slowly: the head's time runs from accept and is not prolonged.

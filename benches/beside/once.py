@@ -47,7 +47,9 @@ def memory(servers, others, say):
                 first, _, last = held["step"]
                 one = figures.setdefault(title, {}).setdefault(name, {"bytes": [], "first": [], "last": []})
                 one["bytes"].append(held["slope_anon_per_conn"])
-                one["kernel"] = last["slab_both_ends_per_conn"]
+                # Since the start, and by then the kernel may have freed what was there before: so the slope.
+                slab = [step["slab_both_ends_per_conn"] * step["n"] for step in (first, last)]
+                one["kernel"] = (slab[1] - slab[0]) / (last["n"] - first["n"])
                 one["first"].append(first["cpu_us_per_connect"])
                 one["last"].append(last["cpu_us_per_connect"])
             if name in figures.get(title, {}):
@@ -293,7 +295,7 @@ def engine(say):
     figures = {}
     for bench in ("delivery", "million"):
         lines = cargo("bench", "--quiet", "--locked", "--bench", bench, target=ROOT / "target").splitlines()
-        figures[bench] = [re.split(r"\s{2,}", line.strip()) for line in lines if re.search(r"\d", line)]
+        figures[bench] = [re.split(r"\s{2,}", line.strip()) for line in lines if re.search(r"\d\s*$", line)]
         say(f"{bench}: {len(figures[bench])} lines")
     return figures
 

@@ -528,12 +528,12 @@ def engine(measured):
     ]
     lines += [
         (
-            "| subscribers | resident bytes of each | µs to open | µs to publish to one channel | ns a delivery | ns of"
-            " an idle turn |"
+            "| subscribers | resident bytes of each | ns to open | ns a delivery | ns of a request beside them | ns of"
+            " an empty turn beside them | ns of a heartbeat |"
         ),
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    lines += [f"| {int(line[0]):,} | {' | '.join(line[1:6])} |" for line in found["million"] if len(line) >= 6]
+    lines += [f"| {int(line[0]):,} | {' | '.join(line[1:7])} |" for line in found["million"] if len(line) >= 7]
     return "\n".join(lines)
 
 

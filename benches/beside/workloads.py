@@ -54,7 +54,7 @@ def fan_out():
             f"burst, {said}",
             ["limit", *servers],
             ["pubrate", "--transport", transport, "--channels", 1, "--subs", 500, "--publishers", 4, "--depth", 8]
-            + ["--messages", 1600, "--size", 128, *QUICKLY],
+            + ["--messages", 1200, "--size", 128, "--timeout", 120, *QUICKLY],
             "cpu_us_per_delivery",
             f"burst-{transport}",
             f"{said}",

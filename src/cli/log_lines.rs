@@ -4,19 +4,34 @@
 //! a peer sent, one event is one line, and no control byte reaches a terminal.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::io::{self, Write};
 
-use log::LevelFilter;
+use log::{LevelFilter, Log, Metadata, Record};
 
 /// Starts the log, of this program and of the library.
 pub(crate) fn start(level: LevelFilter) {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format(|line, record| {
-        let message = record.args().to_string();
-        writeln!(line, "{:<5} {}", record.level(), printable(&message, &[]))
-    });
     // Fails only if a logger was set before; then that one serves.
-    let _ = builder.try_init();
+    if log::set_logger(&StandardError).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct StandardError;
+
+impl Log for StandardError {
+    /// `log` has asked for the level already.
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    /// One write, so that lines of several threads do not mix. If it fails there is nobody to tell.
+    fn log(&self, record: &Record<'_>) {
+        let message = record.args().to_string();
+        let line = format!("{:<5} {}\n", record.level(), printable(&message, &[]));
+        let _ = io::stderr().lock().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
 }
 
 /// The text with every control character but the `kept` ones escaped as in Rust. The two Unicode

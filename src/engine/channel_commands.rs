@@ -153,7 +153,10 @@ impl Engine {
         self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
         connection.own(&mut self.spares).append(&frame);
-        connection.pending = if has_news { MANY } else { NONE };
+        // News of who had nothing pending are of this very commit, which wakes it at its end.
+        if connection.pending != NONE {
+            connection.pending = if has_news { MANY } else { NONE };
+        }
         self.queue_ready(index);
     }
 

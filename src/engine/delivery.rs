@@ -9,90 +9,48 @@
 //! batch  [ message 41 | message 42 | message 44 ]      built once a turn for all that stand alike
 //!                          ^ the kernel took this much: the cursor is 41, message 42 is pinned
 //! ```
-//!
-//! A batch is found by the form, the channel and the first message to deliver, never by cursor:
-//! the cursors of equally caught-up subscribers differ.
 
 use std::collections::VecDeque;
 use std::io;
 
+use super::batches::Batches;
 use super::compression::Compression;
 use super::{Engine, pending_of};
 use crate::app::Transport;
-use crate::config;
 use crate::connection::{CloseReason, Connection, Flags, MANY, NONE, State};
-use crate::form::{self, Form};
-use crate::gap::Gap;
-use crate::hub::{ChannelKey, Hub, MessageKey};
-use crate::message::Message;
+use crate::form::Form;
+use crate::hub::{ChannelKey, MessageKey};
 use crate::metrics::Limit;
-use crate::protocol::websocket::CloseCode;
 use crate::slab::Slab;
 
-/// A batch ends with the message that reaches this size; so it is this, or one message.
-const BATCH_BYTES: usize = 64 * 1024;
-/// A scratch that grew beyond this is given back at the end of the turn.
-const SCRATCH_BYTES_MAX: usize = 256 * 1024;
-
-/// `Config::memory_bound` counts as many scratches.
-const _: () = assert!(Form::COUNT + 2 == config::SCRATCHES);
+/// Answers of polls that are not shared, or not read: so many bytes a turn, some 10 ms. What is over
+/// it waits for the next, so that thousands of large ones hold up nobody else.
+const ALONE_PER_TURN_MAX: usize = 16 * 1024 * 1024;
 
 /// What fan-out needs beyond the connections.
 #[derive(Default)]
 pub struct Delivery {
-    batches: [Batch; Form::COUNT],
-    /// The batch of one visitor that stands alone.
-    single: Batch,
-    /// The form of the half-sent message last asked for.
-    rest: Rest,
+    pub(super) batches: Batches,
     pub(super) compression: Compression,
     output: Output,
     /// This visit has had its batch.
     served: bool,
+    /// Bytes that this turn made of polls' answers for one connection alone.
+    pub(super) alone: usize,
     /// Connections in the order they became blocked; stale entries are known by their tick.
     blocked: VecDeque<(u32, u32)>,
     fresh: Fresh,
 }
 
-/// Messages in one form, contiguous.
-#[derive(Default)]
-struct Batch {
-    channel: u32,
-    /// A cursor from `floor` to before `first` has `first` as its next message here.
-    floor: u64,
-    first: u64,
-    bytes: Vec<u8>,
-    /// Where each message ends in `bytes`, and its number.
-    ends: Vec<End>,
-    /// For the whole answer to a poll: how many messages are in it.
-    answered: usize,
-    /// Nothing of the channel is left after it.
-    complete: bool,
-    valid: bool,
-}
-
-#[derive(Copy, Clone)]
-struct End {
-    at: u32,
-    message: MessageKey,
-    seq: u64,
-}
-
-#[derive(Default)]
-struct Rest {
-    of: Option<(Form, u64)>,
-    bytes: Vec<u8>,
-}
-
 /// What `output` handed out last.
 #[derive(Copy, Clone, Default)]
-enum Output {
+pub(super) enum Output {
     #[default]
     Nothing,
     Rest,
     Own,
     Batch(Form),
-    Single,
+    Merged,
     /// A whole answer to a held poll.
     Answer,
 }
@@ -169,13 +127,6 @@ impl Delivery {
         }
         self.blocked.push_back((index, tick));
     }
-
-    fn forget_batches(&mut self) {
-        for batch in &mut self.batches {
-            batch.valid = false;
-        }
-        self.rest.of = None;
-    }
 }
 
 fn is_blocked_since(connections: &Slab<Connection>, index: u32, tick: u32) -> bool {
@@ -185,11 +136,16 @@ fn is_blocked_since(connections: &Slab<Connection>, index: u32, tick: u32) -> bo
 }
 
 impl Engine {
+    /// The turn has its shares anew.
+    pub(super) fn begin_shares(&mut self) {
+        self.delivery.compression.begin_turn();
+        self.delivery.alone = 0;
+    }
+
     // A message is in the log.
 
     /// Puts the subscribers of a channel that has a new message into the ready queue.
     pub(super) fn wake_subscribers(&mut self, channel: ChannelKey) {
-        self.delivery.batches.iter_mut().for_each(|batch| batch.valid = false);
         let news = pending_of(channel);
         for &(index, _) in self.hub.subscribers(channel) {
             let connection = &mut self.connections[index];
@@ -229,16 +185,7 @@ impl Engine {
         let unoffered = self.hub.trim(self.now.monotonic_ms, through);
         self.note_limit_times(Limit::BurstBytesMax, unoffered);
         // Slots of evicted messages may be used again.
-        self.delivery.forget_batches();
-        let single = &mut self.delivery.single;
-        for scratch in [&mut single.bytes, &mut self.delivery.rest.bytes]
-            .into_iter()
-            .chain(self.delivery.batches.iter_mut().map(|batch| &mut batch.bytes))
-        {
-            if scratch.capacity() > SCRATCH_BYTES_MAX {
-                *scratch = Vec::new();
-            }
-        }
+        self.delivery.batches.forget();
         // What was evicted and is still being read counts from now on.
         self.limit_output();
     }
@@ -248,8 +195,8 @@ impl Engine {
     /// Begins the next visit: the connection at the head of the ready queue.
     pub fn next_ready(&mut self) -> Option<u32> {
         loop {
-            // Compressing is slow: what is over the turn's share waits for the next.
-            if self.delivery.compression.is_spent() {
+            // Compressing is slow, and so are large answers: what is over the turn's share waits.
+            if self.delivery.compression.is_spent() || self.delivery.alone >= ALONE_PER_TURN_MAX {
                 return None;
             }
             let index = self.ready.pop_front()?;
@@ -289,11 +236,11 @@ impl Engine {
         let sent = self.connections[index].sent as usize;
         match self.delivery.output {
             Output::Nothing => None,
-            Output::Rest => Some(&self.delivery.rest.bytes[sent..]),
+            Output::Rest => Some(&self.delivery.batches.rest.bytes[sent..]),
             Output::Own => self.connections[index].own.as_ref().map(|own| own.as_slice()),
-            Output::Batch(form) => Some(&self.delivery.batches[form.number()].bytes),
-            Output::Answer => Some(&self.delivery.batches[Form::Poll.number()].bytes),
-            Output::Single => Some(&self.delivery.single.bytes),
+            Output::Batch(form) => Some(&self.delivery.batches.shared[form.number()].bytes),
+            Output::Answer => Some(&self.delivery.batches.shared[Form::Poll.number()].bytes),
+            Output::Merged => Some(&self.delivery.batches.merged.bytes),
         }
     }
 
@@ -311,23 +258,32 @@ impl Engine {
             Output::Rest => self.sent_rest(index, written),
             Output::Own => self.sent_own(index, written),
             Output::Batch(form) => self.sent_batch(index, written, Some(form)),
-            Output::Single => self.sent_batch(index, written, None),
+            Output::Merged => self.sent_batch(index, written, None),
             Output::Answer => self.sent_answer(index, written),
         };
         let connection = &mut self.connections[index];
         connection.wrote = self.tick;
         if !whole {
-            connection.flags.set(Flags::BLOCKED);
-            if let Some(own) = &mut connection.own {
-                self.spares.exchange(own);
-            }
-            self.settle_fresh(index);
-            self.delivery.note_blocked(index, self.tick, &self.connections);
-            self.set_deadline(index, self.config.stall_timeout);
+            self.block(index);
         }
         self.account(index);
-        self.limit_output();
+        // Only what stays behind can be too much.
+        if !whole {
+            self.limit_output();
+        }
         self.finish_if_written(index);
+    }
+
+    /// The system took no more: nothing goes out before it says "writable".
+    fn block(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        connection.flags.set(Flags::BLOCKED);
+        if let Some(own) = &mut connection.own {
+            self.spares.exchange(own);
+        }
+        self.settle_fresh(index);
+        self.delivery.note_blocked(index, self.tick, &self.connections);
+        self.set_deadline(index, self.config.stall_timeout);
     }
 
     /// Ends a visit: whoever has more to get stands at the end of the queue again.
@@ -355,7 +311,7 @@ impl Engine {
     fn sent_rest(&mut self, index: u32, written: usize) -> bool {
         let connection = &mut self.connections[index];
         connection.sent += written as u32;
-        if (connection.sent as usize) < self.delivery.rest.bytes.len() {
+        if (connection.sent as usize) < self.delivery.batches.rest.bytes.len() {
             return false;
         }
         let message = std::mem::replace(&mut connection.message, NONE);
@@ -385,8 +341,8 @@ impl Engine {
 
     fn sent_batch(&mut self, index: u32, written: usize, form: Option<Form>) -> bool {
         let batch = match form {
-            Some(form) => &self.delivery.batches[form.number()],
-            None => &self.delivery.single,
+            Some(form) => &self.delivery.batches.shared[form.number()],
+            None => &self.delivery.batches.merged,
         };
         let connection = &mut self.connections[index];
         if written >= batch.bytes.len() {
@@ -416,121 +372,14 @@ impl Engine {
         false
     }
 
-    // Batches.
-
-    /// Makes the bytes that this subscriber gets next.
-    fn next_batch(&mut self, index: u32) -> Output {
-        if self.connections[index].state == State::Held {
-            return self.next_answer(index);
-        }
-        if let Some(gap) = self.hub.loss(index) {
-            self.tell_gap(index, &gap);
-            // The gap goes out first, the messages behind it with the next visit.
-            return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };
-        }
-        let connection = &mut self.connections[index];
-        let form = connection.form;
-        let delivery = &mut self.delivery;
-        let mut write = |message: &Message<'_>, out: &mut Vec<u8>| {
-            delivery.compression.write(form, message, self.config.deflate_bytes_min, out);
-            // Compressed, many large messages fit into a batch: it ends where the turn's share does.
-            !delivery.compression.is_spent()
-        };
-        let output = if connection.pending == MANY {
-            let messages = self.hub.merged_after(index);
-            delivery.single.fill(&self.hub, messages, &mut write);
-            Output::Single
-        } else {
-            let cursor = self.hub.cursor_of(index);
-            let batch = &mut delivery.batches[form.number()];
-            if !batch.serves(connection.pending, cursor) {
-                batch.build(&self.hub, ChannelKey(connection.pending), cursor, &mut write);
-            }
-            Output::Batch(form)
-        };
-        let batch = match output {
-            Output::Batch(form) => &self.delivery.batches[form.number()],
-            _ => &self.delivery.single,
-        };
-        if batch.ends.is_empty() {
-            self.connections[index].pending = NONE;
-            return Output::Nothing;
-        }
-        output
-    }
-
-    fn form_rest(&mut self, index: u32) {
-        let connection = &self.connections[index];
-        let key = MessageKey(connection.message);
-        let of = Some((connection.form, self.hub.seq(key)));
-        let rest = &mut self.delivery.rest;
-        if rest.of != of {
-            rest.bytes.clear();
-            self.delivery.compression.write(
-                connection.form,
-                &self.hub.message(key),
-                self.config.deflate_bytes_min,
-                &mut rest.bytes,
-            );
-            rest.of = of;
-        }
-    }
-
-    /// Tells a subscriber that messages are lost to it, in its own way.
-    pub(super) fn tell_gap(&mut self, index: u32, gap: &Gap) {
-        self.count_gap(gap);
-        let connection = &mut self.connections[index];
-        match connection.form.plain() {
-            Form::WsRaw => self.close_websocket(
-                index,
-                CloseCode::CANNOT_RESUME,
-                "messages are lost, and tidings.raw cannot say which",
-            ),
-            Form::WsJson => connection.own(&mut self.spares).append_with(|out| form::ws_gap(gap, out)),
-            form => connection.own(&mut self.spares).append_with(|out| form::sse_gap(form, gap, out)),
-        }
-    }
-
-    // Long polls.
-
-    /// Makes the answer of a held poll that has news; `Nothing` if it has none after all.
-    fn next_answer(&mut self, index: u32) -> Output {
-        let gap = self.hub.loss(index);
-        if gap.is_none() && !self.hub.has_news(index) {
-            self.connections[index].pending = NONE;
-            return Output::Nothing;
-        }
-        let connection = &self.connections[index];
-        let shared = gap.is_none()
-            && connection.pending != MANY
-            && connection.flags.has(Flags::KEEP_ALIVE)
-            && !connection.flags.has(Flags::RAW)
-            && connection.cold.as_ref().is_none_or(|cold| cold.origin.is_none())
-            && !connection.flags.has(Flags::HTTP_10)
-            && self.hub.channel_count(index) == 1;
-        if !shared {
-            self.answer_poll(index, gap.as_ref());
-            return Output::Own;
-        }
-        let channel = connection.pending;
-        let cursor = self.hub.cursor_of(index);
-        if !self.delivery.batches[Form::Poll.number()].serves(channel, cursor) {
-            let mut batch = std::mem::take(&mut self.delivery.batches[Form::Poll.number()]);
-            batch.bytes.clear();
-            batch.answered = self.write_poll_answer(index, None, &mut batch.bytes);
-            batch.serve_from(&self.hub, ChannelKey(channel), cursor);
-            self.delivery.batches[Form::Poll.number()] = batch;
-        }
-        Output::Answer
-    }
-
     fn sent_answer(&mut self, index: u32, written: usize) -> bool {
-        let batch = &self.delivery.batches[Form::Poll.number()];
+        let batch = &self.delivery.batches.shared[Form::Poll.number()];
         let rest = &batch.bytes[written..];
         let whole = rest.is_empty();
         if !whole {
             // An answer belongs to its poll: what the kernel did not take is the connection's own.
             self.connections[index].own(&mut self.spares).append(rest);
+            self.delivery.alone += rest.len();
         }
         let messages = batch.answered;
         self.count_delivered(index, Transport::Poll, messages);
@@ -545,61 +394,5 @@ fn transport_of(form: Form) -> Transport {
         Form::Poll => Transport::Poll,
         form if form.is_sse() => Transport::Sse,
         _ => Transport::WebSocket,
-    }
-}
-
-impl Batch {
-    fn serves(&self, channel: u32, cursor: u64) -> bool {
-        self.valid && self.channel == channel && self.floor <= cursor && cursor < self.first
-    }
-
-    fn build(
-        &mut self,
-        hub: &Hub,
-        channel: ChannelKey,
-        cursor: u64,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
-    ) {
-        self.fill(hub, hub.following(channel, cursor), write);
-        self.serve_from(hub, channel, cursor);
-        self.valid = !self.ends.is_empty();
-    }
-
-    /// Notes which cursors the bytes serve.
-    fn serve_from(&mut self, hub: &Hub, channel: ChannelKey, cursor: u64) {
-        if let Some(first) = hub.next_after(channel, cursor) {
-            self.channel = pending_of(channel);
-            self.first = hub.seq(first);
-            self.floor = hub.before(channel, first);
-            self.valid = true;
-        }
-    }
-
-    /// Takes messages for as long as there is room and `write` wants another.
-    fn fill(
-        &mut self,
-        hub: &Hub,
-        messages: impl Iterator<Item = MessageKey>,
-        write: &mut impl FnMut(&Message<'_>, &mut Vec<u8>) -> bool,
-    ) {
-        self.bytes.clear();
-        self.ends.clear();
-        self.valid = false;
-        self.complete = true;
-        let mut wants_more = true;
-        for message in messages {
-            let before = self.bytes.len();
-            if before >= BATCH_BYTES || !wants_more {
-                self.complete = false;
-                break;
-            }
-            wants_more = write(&hub.message(message), &mut self.bytes);
-            if self.bytes.len() > BATCH_BYTES && before > 0 {
-                self.bytes.truncate(before);
-                self.complete = false;
-                break;
-            }
-            self.ends.push(End { at: self.bytes.len() as u32, message, seq: hub.seq(message) });
-        }
     }
 }

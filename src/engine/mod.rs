@@ -9,13 +9,14 @@
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames, `channel_commands` on the
 //! commands in them, `closing` on their end; `publishing` and `subscribing` do what all may ask,
-//! `access` permitting; `answers` writes heads and bodies; `delivery` sends messages, `compression`
-//! makes them smaller; `timeouts` expires, `leaving` drains, `commands` serves other threads;
-//! `counting` counts what happens, `addresses` who comes from where.
+//! `access` permitting; `answers` writes heads and bodies; `delivery` sends messages, `batches` makes
+//! their bytes, `compression` makes them smaller; `timeouts` expires, `leaving` drains, `commands`
+//! serves other threads; `counting` counts what happens, `addresses` who comes from where.
 
 mod access;
 mod addresses;
 mod answers;
+mod batches;
 mod channel_commands;
 mod closing;
 mod commands;
@@ -224,7 +225,7 @@ impl Engine {
             self.date = http::Date::from_unix_ms(now.wall_ms);
         }
         self.turn_bytes = self.config.publish_bytes_per_turn_max;
-        self.delivery.compression.begin_turn();
+        self.begin_shares();
         self.turns += 1;
     }
 

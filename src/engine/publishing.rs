@@ -65,25 +65,24 @@ impl Engine {
     }
 
     /// The log decides on what this turn appended; publishers are answered, subscribers woken.
+    ///
+    /// Publishers first: so they send what comes next while this is being delivered, and it goes out
+    /// together. And each channel once, however many messages it got: who is woken gets them all.
     pub fn commit(&mut self) {
         self.hub.commit();
-        // A burst to one channel wakes its subscribers once, not with each message.
-        let mut woken = None;
+        let committed_from = self.hub.head();
+        let mut news = Vec::new();
         while let Some(settled) = self.hub.next_settled() {
             self.count_outcome(settled.outcome);
-            if matches!(settled.outcome, Outcome::Accepted { .. }) && woken != Some(settled.channel) {
-                self.wake_subscribers(settled.channel);
-                woken = Some(settled.channel);
+            if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= committed_from) {
+                news.push(settled.channel);
             }
-            let asker = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0));
-            // The answer to a command lets the next one in, and that may subscribe somebody.
-            if matches!(asker, Some(Asker::Command(..))) {
-                woken = None;
-            }
-            if let Some(asker) = asker {
+            if let Some(asker) = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0)) {
                 self.tell_asker(asker, settled);
             }
         }
+        // They keep their new messages until the trim, so they are still the same channels.
+        news.into_iter().for_each(|channel| self.wake_subscribers(channel));
     }
 
     fn tell_asker(&mut self, asker: Asker, Settled { channel, outcome, .. }: Settled) {

@@ -224,6 +224,10 @@ impl Engine {
     /// Puts a connection among the readers if there is something to read or to process.
     pub(super) fn queue_reader(&mut self, index: u32) {
         let connection = &self.connections[index];
+        // Nearly everybody has nothing to be read and nothing to be looked at again.
+        if !connection.flags.has(Flags::READABLE) && !connection.flags.has(Flags::PAUSED) {
+            return;
+        }
         if connection.flags.has(Flags::READING) || connection.state == State::Dead {
             return;
         }

@@ -3,7 +3,7 @@
 //! | state | at the deadline |
 //! | --- | --- |
 //! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
-//! | `Request` | no request, or half of one: 408 if it began, and the end |
+//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing if it has just asked |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
@@ -48,6 +48,8 @@ impl Engine {
             return self.deadlines.set(index, stalled);
         }
         match connection.state {
+            // It asked just in time, in this very turn; the commit is still to come.
+            State::Request if connection.unanswered() > 0 => self.set_deadline(index, self.config.idle_timeout),
             State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {
                 let message = "the request did not end in time; send it at once, or more quickly";
                 let reply = Reply { keep_alive: false, ..Reply::default() };

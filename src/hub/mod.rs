@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::channels::{Channels, Full};
 use self::history::History;
-use self::log::{Decision, Entry, Key, Log, Memory, Proposal};
+use self::log::{Decision, Entry, Key, Log, Memory, Proposal, Standing};
 use self::subscribing::Subscriber;
 use crate::cursor::{Cursor, Epoch};
 
@@ -132,6 +132,8 @@ pub enum Outcome {
         seq: u64,
         /// The message itself.
         message: MessageKey,
+        /// The number of the newest message before it in its channel, 0 if it is the first.
+        before: u64,
         /// How many subscribers were attached.
         subscribers: u32,
     },
@@ -245,8 +247,8 @@ impl Hub {
         self.answering = Some(channel);
         let outcome = match event.decision {
             Decision::Accepted { seq, entry } => {
-                let subscribers = self.channels[channel].standing().subscribers;
-                Outcome::Accepted { seq, message: self.keep(channel, seq, entry), subscribers }
+                let Standing { newest: before, subscribers } = self.channels[channel].standing();
+                Outcome::Accepted { seq, message: self.keep(channel, seq, entry), before, subscribers }
             }
             Decision::Repeated { seq, subscribers } => Outcome::Repeated { seq, subscribers },
             Decision::Mismatch => Outcome::Mismatch,

@@ -95,16 +95,14 @@ impl Hub {
         Merged { hub: self, next: self.channels_of(key).filter_map(first).collect() }
     }
 
-    /// The number of the message before this one in its channel, kept or lost, 0 if there is none:
-    /// this message is the next one for every cursor from there up to its own number. A message
-    /// that is no longer kept has none before it but the lost ones.
-    pub fn before(&self, channel: ChannelKey, message: MessageKey) -> u64 {
+    /// The highest number below `seq` that this channel had, kept or lost, 0 if none: so if `seq` is
+    /// its next message for any cursor, it is that for every cursor from there up.
+    pub fn before(&self, channel: ChannelKey, seq: u64) -> u64 {
         let messages = &self.channels[channel].messages;
-        let seq = self.seq(message);
         let place = messages.partition_point(|&other| self.seq(other) < seq);
         match place.checked_sub(1) {
             Some(before) => self.seq(messages[before]),
-            None => self.channels[channel].lost.min(seq - 1),
+            None => self.channels[channel].lost.min(seq.saturating_sub(1)),
         }
     }
 

@@ -97,7 +97,7 @@ fn a_message_comes_back_as_it_was_published() {
         (Some("\u{e9}"), None, b"\xff", false),
     ] {
         let publish = Publish { event, media_type, payload, time_ms: 99, ..plain("news", "") };
-        let Outcome::Accepted { seq, message, subscribers: 0 } = self::publish(&mut hub, publish) else { panic!() };
+        let Outcome::Accepted { seq, message, subscribers: 0, .. } = self::publish(&mut hub, publish) else { panic!() };
         let message = hub.message(message);
         assert_eq!((message.id, message.channel, message.time_ms), (hub.cursor(seq), "news", 99));
         assert_eq!((message.event, message.media_type), (event, media_type));

@@ -4,18 +4,19 @@
 //
 //     npm install && node page.mjs http://127.0.0.1:8080 [WORDS]      # only tests named so
 //
-// CHROMIUM names the browser (default /usr/bin/chromium). With PICTURES=DIRECTORY it also takes a picture of each state.
+// CHROMIUM names the browser (default /usr/bin/chromium), FIREFOX the one for a last look. With PICTURES=DIRECTORY it also takes a picture of each state.
 // The server must keep at most 1000 messages a channel, which is its default.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { chromium } from 'playwright-core';
+import { openFirefox } from './firefox.mjs';
 
 const [server = 'http://127.0.0.1:8080', only = ''] = process.argv.slice(2);
 const transports = ['WebSocket', 'SSE', 'long poll'];
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-const run = Date.now().toString(36);  // names the channels of this run
+const run = process.env.PICTURES ? 'weather' : `page-${Date.now().toString(36)}`;  // names the channels of this run
 let channels = 0;
 
 const browser = await chromium.launch({
@@ -91,6 +92,18 @@ const tests = {
     await page.getByRole('button', { name: 'Cut' }).click();
     await post(name, 'missed?');
     await rows(page, ['missed?']);
+    await state(page, 'Resumed', /./);
+  },
+
+  async 'what was offline comes back when it is online'(page, transport) {
+    const name = await open(page, transport);
+    await post(name, 'before');
+    await rows(page, ['before']);
+    await page.context().setOffline(true);
+    await post(name, 'meanwhile');
+    await page.context().setOffline(false);
+    await post(name, 'after');
+    await rows(page, ['before', 'meanwhile', 'after']);
     await state(page, 'Resumed', /./);
   },
 
@@ -178,6 +191,7 @@ for (const transport of transports) {
 }
 await inPage('/: three transports side by side', sideBySide);
 await inPage('/: a token is asked for when one is missing', giveToken);
+if ('Firefox'.includes(only)) await inFirefox();
 for (const [name, bring] of Object.entries(scenes())) await inPage(`accessible: ${name}`, page => look(page, name, bring));
 await browser.close();
 
@@ -246,6 +260,39 @@ async function giveToken(page) {
   await page.waitForURL(`${server}/?token=sesame&channels=${name}`);
   await page.locator('section').nth(2).locator('[data-state=Live]').waitFor();
   assert.ok(await page.getByLabel('Token').isHidden());
+}
+
+// The same page elsewhere: live on all three, published to, cut, resumed.
+async function inFirefox() {
+  const name = channel();
+  const firefox = await openFirefox(`${server}/?channels=${name}`);
+  const seen = await firefox.evaluate(async () => {
+    const all = selector => [...document.querySelectorAll(selector)];
+    const until = async check => {
+      for (let tries = 0; !check(); tries++) {
+        if (tries > 600) throw new Error(`not in a minute: ${check}`);
+        await new Promise(done => setTimeout(done, 100));
+      }
+    };
+    const complaints = [];
+    addEventListener('securitypolicyviolation', ({ violatedDirective }) => complaints.push(violatedDirective));
+    const publish = async text => {
+      document.getElementById('text').value = text;
+      document.getElementById('publish').requestSubmit();
+      await until(() => document.getElementById('text').value === '');
+    };
+    await until(() => all('[data-state=Live]').length === 3);
+    await publish('<b>one</b>');
+    await until(() => all('pre').length === 3);
+    all('section button').forEach(button => button.click());
+    await publish('two');
+    all('section button').forEach(button => button.click());
+    await until(() => all('[data-state=Resumed]').length === 3 && all('pre').length === 6);
+    return { complaints, texts: all('pre').map(row => row.textContent) };
+  });
+  await firefox.close();
+  assert.deepEqual(seen, { complaints: [], texts: ['<b>one</b>', 'two', '<b>one</b>', 'two', '<b>one</b>', 'two'] });
+  console.log('ok /: in Firefox, cut and resumed');
 }
 
 // How to bring a page into each state that it can show.
@@ -358,7 +405,7 @@ async function look(page, name, bring) {
 }
 
 function channel() {
-  return `page-${run}-${++channels}`;
+  return `${run}-${++channels}`;
 }
 
 // Opens the page on a channel of its own and waits until it says that it is live.

@@ -30,6 +30,7 @@ export async function write(): Promise<string> {
   await news.subscribe('weather');
   await news.unsubscribe(['news', 'sport']);
   const { id, subscribers } = await news.publish('weather', new Uint8Array([1]), { event: 'e', type: 'image/png', key: 'k' });
+  for (const data of ['text', new ArrayBuffer(1), new DataView(new ArrayBuffer(1)), new Blob(['x'])]) await news.publish('weather', data);
   news.close();
   return `${id} ${subscribers.toFixed()}`;
 }

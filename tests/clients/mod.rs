@@ -269,17 +269,24 @@ pub struct EventStream {
 impl EventStream {
     pub fn receive(&mut self, bytes: &[u8]) -> Result<Vec<SseItem>> {
         let mut items = Vec::new();
-        for &byte in bytes {
-            let after_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
-            match byte {
-                b'\n' if after_cr => {}
+        let mut rest = bytes;
+        while let Some(&first) = rest.first() {
+            let after_cr = std::mem::replace(&mut self.after_cr, first == b'\r');
+            match first {
+                b'\n' if after_cr => rest = &rest[1..],
                 b'\n' | b'\r' => {
+                    rest = &rest[1..];
                     let line = std::mem::take(&mut self.line);
                     // The standard replaces what is no UTF-8; a server has no reason to send it.
                     let line = String::from_utf8(line).map_err(|_| "a line that is no UTF-8")?;
                     self.line_ends(line, &mut items);
                 }
-                _ => self.line.push(byte),
+                _ => {
+                    let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+                    let (within, behind) = rest.split_at(end.unwrap_or(rest.len()));
+                    self.line.extend_from_slice(within);
+                    rest = behind;
+                }
             }
         }
         Ok(items)

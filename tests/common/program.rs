@@ -34,6 +34,12 @@ impl Program {
         Program { address: address.expect("the program tells its address"), banner, child }
     }
 
+    /// All of them, if it was told to listen in other places too.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let lines = self.banner.lines().filter_map(|line| line.strip_prefix("listening on http://"));
+        lines.map(|address| address.parse().expect("an address")).collect()
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

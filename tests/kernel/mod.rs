@@ -63,6 +63,8 @@ pub struct Kernel {
     /// the loop.
     pub in_calls: VecDeque<Box<dyn FnOnce()>>,
     pub woken: Arc<AtomicBool>,
+    /// If the server's work takes time, which passes before its next turn also if that does not wait.
+    pub working: Option<Rng>,
     descriptors_gone_until_ms: u64,
     /// Only so many descriptors there are until then.
     spent: (usize, u64),
@@ -147,6 +149,7 @@ impl Kernel {
             has_reserve: false,
             in_calls: VecDeque::new(),
             woken: Arc::default(),
+            working: None,
             descriptors_gone_until_ms: 0,
             spent: (0, 0),
             network_down_until_ms: 0,
@@ -293,6 +296,7 @@ impl Kernel {
     /// Faults end, and what was to happen has happened.
     pub fn is_well_again(&mut self) {
         self.faults.stop();
+        self.working = None;
         self.descriptors_gone_until_ms = 0;
         self.spent = (0, 0);
         self.network_down_until_ms = 0;
@@ -356,6 +360,11 @@ impl Kernel {
     /// True if the server has let go of this connection.
     pub fn is_released(&self, wire: Wire) -> bool {
         self.connections[wire.0].server_gone
+    }
+
+    /// Somebody waits to be accepted, and no edge will say so.
+    pub fn has_unseen_arrival(&self) -> bool {
+        !self.backlog.is_empty() && self.listener_edge.is_none()
     }
 
     /// A connection that its client has left, that no edge is due for, and that the server holds.
@@ -551,6 +560,11 @@ impl Os for Kernel {
             let pause_ms = 1 + self.rng.below(PAUSE_MS_MAX);
             self.now_ms += pause_ms;
             self.paused_ms += pause_ms;
+        }
+        if let (Some(working), Some(0)) = (&mut self.working, timeout_ms) {
+            let working_ms = working.pick(&[0, 0, 0, 1, 30, 600]);
+            self.now_ms += working_ms;
+            self.paused_ms += working_ms;
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),

@@ -311,7 +311,7 @@ impl Run {
             kept: true,
             pins: Vec::new(),
         });
-        ("accepted", Outcome::Accepted { seq, message, subscribers })
+        ("accepted", Outcome::Accepted { seq, message, before: newest, subscribers })
     }
 
     fn subscribe(&mut self, seen: &mut BTreeSet<&'static str>) {
@@ -670,7 +670,7 @@ impl Run {
         }
         let mut before = self.known[name].lost;
         for message in all {
-            assert_eq!(self.hub.before(channel, message), before);
+            assert_eq!(self.hub.before(channel, self.hub.seq(message)), before);
             assert_eq!(self.hub.next_after(channel, before), Some(message));
             before = self.hub.seq(message);
         }

@@ -1,0 +1,148 @@
+//! Real sockets that never block, and when to act next.
+//!
+//! A `Line` is a connection and the bytes that wait for room on it. Every end of a connection, in
+//! good order or not, is `Received::End`: what a client makes of it does not depend on that.
+//! Readiness is told once, so whoever is told reads until nothing is left.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+use socket2::SockRef;
+
+#[derive(Debug)]
+pub struct Line {
+    stream: TcpStream,
+    out: Vec<u8>,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl Line {
+    /// Events of this line bear its owner's number.
+    pub fn connect(registry: &Registry, owner: usize, address: SocketAddr) -> io::Result<Line> {
+        let mut stream = TcpStream::connect(address)?;
+        registry.register(&mut stream, Token(owner), Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Line { stream, out: Vec::new() })
+    }
+
+    /// The kernel is to hide little of a client that does not read.
+    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(&self.stream).set_recv_buffer_size(bytes)
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+        self.flush();
+    }
+
+    /// Writes what there is room for. That a line is broken, its reader learns.
+    pub fn flush(&mut self) {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(taken) => drop(self.out.drain(..taken)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    pub fn read(&mut self, buffer: &mut [u8]) -> Received {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Received::End,
+                Ok(read) => return Received::Bytes(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Received::End,
+            }
+        }
+    }
+
+    /// Nothing more will be said.
+    pub fn half_close(&mut self) {
+        // It fails if the peer was faster; then the end is read.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// As a client that is killed: the peer gets a reset, wherever it was.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("any socket takes the option");
+    }
+}
+
+/// When each owner is to act next; setting it anew forgets what was set.
+#[derive(Debug, Default)]
+pub struct Alarms {
+    heap: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The one that counts, by owner.
+    set: Vec<Option<u64>>,
+}
+
+impl Alarms {
+    pub fn set(&mut self, owner: usize, at_ms: u64) {
+        if self.set.len() <= owner {
+            self.set.resize(owner + 1, None);
+        }
+        self.set[owner] = Some(at_ms);
+        self.heap.push(Reverse((at_ms, owner)));
+    }
+
+    pub fn forget(&mut self, owner: usize) {
+        if let Some(at_ms) = self.set.get_mut(owner) {
+            *at_ms = None;
+        }
+    }
+
+    pub fn next_ms(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at_ms, _))| *at_ms)
+    }
+
+    /// Whose time has come.
+    pub fn pop(&mut self, now_ms: u64) -> Option<usize> {
+        while self.next_ms()? <= now_ms {
+            let Reverse((at_ms, owner)) = self.heap.pop()?;
+            if self.set[owner] == Some(at_ms) {
+                self.set[owner] = None;
+                return Some(owner);
+            }
+        }
+        None
+    }
+}
+
+/// SplitMix64: the same seed, the same choices.
+#[derive(Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// 0 to `bound - 1`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound
+    }
+
+    /// True once in `odds` times.
+    pub fn one_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
+    }
+}
