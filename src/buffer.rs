@@ -133,7 +133,9 @@ impl Spares {
     /// they may be long in coming.
     pub fn take_for(&mut self, count: usize) -> Box<Buffer> {
         let fits = count..=SMALL.max(4 * count);
-        let Some(nth) = self.buffers.iter().rposition(|spare| fits.contains(&spare.capacity())) else { return Box::default() };
+        let Some(nth) = self.buffers.iter().rposition(|spare| fits.contains(&spare.capacity())) else {
+            return Box::default();
+        };
         let spare = self.buffers.swap_remove(nth);
         self.bytes -= spare.capacity();
         spare
