@@ -24,6 +24,8 @@ pub struct Scale {
     pub seconds: u64,
     /// Each makes at least five connections.
     pub guests_per_second: u64,
+    /// It goes on until there were so many.
+    pub connections_min: u64,
     pub channels_max: u64,
     pub history_age_ms: u64,
     pub idempotency_keys_max: u64,
@@ -101,14 +103,25 @@ pub fn run(scale: Scale, seed: u64) -> Result<Counts> {
 
     let mut world = World::new(addresses, &scale, seed)?;
     let mut samples = measure::Samples::default();
-    let mut sampled_ms = 0;
-    while world.rest.now_ms() < scale.seconds * 1000 {
-        let now_ms = world.rest.now_ms();
+    let (mut sampled_ms, mut told_ms) = (0, 0);
+    loop {
+        let (now_ms, connections) = (world.rest.now_ms(), world.rest.counts.connections);
+        if now_ms >= scale.seconds * 1000 && connections >= scale.connections_min {
+            break;
+        }
         world.invite(now_ms * scale.guests_per_second / 1000)?;
         world.turn()?;
         if now_ms - sampled_ms >= scale.sample_ms {
             sampled_ms = now_ms;
             samples.take(now_ms, &metrics(world.rest.addresses[0]));
+        }
+        if now_ms - told_ms >= 60_000 {
+            told_ms = now_ms;
+            println!(
+                "{:>4} s: {connections} connections, {} KiB resident",
+                now_ms / 1000,
+                program.resident_bytes() / 1024
+            );
         }
     }
     let deadline = Instant::now() + PATIENCE;
@@ -151,7 +164,7 @@ impl World {
 
     /// So many guests should have come by now. After a pause they do not come all at once.
     fn invite(&mut self, due: u64) -> Result<()> {
-        for _ in 0..due.saturating_sub(self.rest.counts.guests).min(50) {
+        for _ in 0..due.saturating_sub(self.rest.counts.guests).min(500) {
             let here = self.guests.len() - self.free.len();
             if here == GUESTS_MAX {
                 break;

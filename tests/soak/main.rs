@@ -74,6 +74,7 @@ fn nothing_grows_while_guests_come_and_go() {
         None => guests::Scale {
             seconds: 5,
             guests_per_second: 100,
+            connections_min: 0,
             channels_max: 600,
             history_age_ms: 1000,
             idempotency_keys_max: 50,
@@ -84,12 +85,13 @@ fn nothing_grows_while_guests_come_and_go() {
         Some(minutes) => guests::Scale {
             seconds: minutes * 60,
             guests_per_second: 520,
+            connections_min: minutes * 60 * 2500,
             channels_max: 100_000,
             history_age_ms: 30_000,
             idempotency_keys_max: 10_000,
             linger_ms: 1000,
             sample_ms: 2000,
-            warm_up_ms: minutes * 6000,
+            warm_up_ms: minutes * 15_000,
         },
     };
     allow_descriptors(10_000);

@@ -3,7 +3,7 @@
 //! The observer reads every channel; its numbers have no holes. A chain is what one client asked
 //! and heard, in order. Between two of its places lie exactly the messages of its channels, but
 //! those that a gap has named and that history cannot have kept. It is judged as soon as the
-//! observer has heard as much. The same as the simulation's `tests/world/model.rs`, with an index
+//! observer has heard as much. The same as the simulation's `tests/world/oracle.rs`, with an index
 //! by channel, for there are thousands of chains.
 
 use std::collections::{BTreeMap, VecDeque};
