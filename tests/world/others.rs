@@ -98,7 +98,8 @@ impl Thread {
                         PublishError::Closed => "a thread found the server gone",
                         PublishError::Refused(refusal)
                             if refusal.code.name() == "channels_full"
-                                && PASSING.contains(&model.sent[&tag].channel.as_str()) =>
+                                && (excuses.may_lack_channels()
+                                    || PASSING.contains(&model.sent[&tag].channel.as_str())) =>
                         {
                             "channels full, to a thread"
                         }
