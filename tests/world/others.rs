@@ -164,6 +164,30 @@ impl Stranger {
     }
 }
 
+/// A WebSocket that reads everything and never says a word, as behind a network that drops what it
+/// sends: it is ended by the server alone, and comes again. Two pings take longer than most runs, so it
+/// stays also when all is calm.
+#[derive(Default)]
+pub struct Mute {
+    wire: Option<Wire>,
+}
+
+impl Mute {
+    pub fn act(&mut self, kernel: &mut Kernel) {
+        match self.wire {
+            Some(wire) => drop(kernel.receive(wire, usize::MAX)),
+            None => {
+                let wire = kernel.connect_reliably();
+                kernel.send(wire, &clients::upgrade("a", &format!("?token={KEEPER}"), None));
+                self.wire = Some(wire);
+            }
+        }
+        if let Some(wire) = self.wire.take_if(|wire| kernel.ending(*wire).is_some()) {
+            kernel.close_client(wire);
+        }
+    }
+}
+
 /// Many at once who connect and ask nothing.
 #[derive(Default)]
 pub struct Crowd {
