@@ -13,6 +13,7 @@ mod world;
 const STORIES: &[(u64, &str)] = &[
     (164, "A publish read in the turn of its connection's idle deadline was accepted, and its answer cut off."),
     (10531, "Slots of the dead that a queue still named counted as connections: a client was told of too many."),
+    (1263, "A server that had stood still closed healthy WebSockets as silent, which it had not pinged meanwhile."),
     // Found by the simulation as it was before crowds, scrapes and half the faults: other runs now.
     (7, "The answer to unsubscribe named the head to a client whose messages were still to be written."),
     (8, "Input held behind an unanswered publish was looked at again and again, until the turn's budget was spent."),

@@ -131,6 +131,12 @@ impl Excuses {
         self.left.contains(&self.life)
     }
 
+    /// The observer, who reads them, may have been asked to go: then even these channels may be
+    /// forgotten, and others be in their place.
+    pub fn may_lack_channels(&self) -> bool {
+        self.lacks_channels && self.is_leaving()
+    }
+
     /// From now on these tokens are good, and no others. Until the server has taken them, `since`
     /// is not known: `u64::MAX`.
     pub fn takes_tokens(&mut self, good: BTreeSet<String>, since: Place) {
@@ -156,6 +162,9 @@ impl Excuses {
             "too_many_connections" if kernel.was_refused(asked.wire) => Some("no descriptor was left"),
             "too_many_connections" if kernel.crowd(asked.wire) > self.connections_max => Some("beyond connections-max"),
             "channels_full" if asked.passing && self.lacks_channels => Some("no room for its channel"),
+            "channels_full" if self.lacks_channels && self.left.contains(&asked.life) => {
+                Some("nobody holds its channel")
+            }
             "token_wrong" if self.is_revoked(asked) => Some("its token was revoked"),
             _ => None,
         }
