@@ -155,7 +155,7 @@ fn start(scale: &Scale) -> (Program, Vec<SocketAddr>) {
     let heartbeat = format!("{}ms", scale.heartbeat_ms);
     let mut arguments = vec!["--history-messages", &history, "--heartbeat", &heartbeat, "--ping", &heartbeat];
     // Little is hidden in the kernel, so that who stalls is seen to; and it is not endured for long.
-    arguments.extend(["--send-buffer-bytes", "8KiB", "--stall-timeout", "12s", "--close-timeout", "1s"]);
+    arguments.extend(["--send-buffer-bytes", "4KiB", "--stall-timeout", "12s", "--close-timeout", "1s"]);
     arguments.extend(ADDRESSES.iter().flat_map(|address| ["--listen", address]));
     let program = Program::start(&arguments);
     let addresses = program.addresses();
@@ -471,7 +471,8 @@ impl Publisher {
         let rng = &mut world.rng;
         let mut payload = format!("{tag} ").into_bytes();
         let filler: &[&str] = &["", "x", "zwei\nZeilen", "\r", "\r\n", "\u{1F600}", "\"quoted\\\"", "\u{2028}", "\t"];
-        let length = if rng.one_in(200) { 2000 } else { rng.pick(&[0, 1, 5, 20, 100]) };
+        // Some are longer than what the kernel hides, so that who stalls has half of one.
+        let length = rng.pick(&[0, 1, 5, 20, 20, 100, 100, 6000]);
         (0..length).for_each(|_| payload.extend_from_slice(rng.pick(filler).as_bytes()));
         let mut media_type = rng.pick(&[None, None, Some("text/plain"), Some("application/json")]);
         if rng.one_in(8) {
