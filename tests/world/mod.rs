@@ -138,8 +138,8 @@ impl World {
             kernel.keep_trace();
         }
         kernel.faults = Faults::drawn(&mut rng);
-        // One seed of eleven; the others are the runs that they were.
-        kernel.working = (seed % 11 == 5).then(|| Rng::new(seed ^ 0x776f_726b_2166_6f72));
+        // One seed of fourteen, none of them hard: there a deadline would be over in one such moment.
+        kernel.working = (seed % 14 == 5).then(|| Rng::new(seed ^ 0x776f_726b_2166_6f72));
         kernel.send_buffer = rng.pick(&[64, 300, 2000, 64 * 1024]);
         kernel.receive_buffer = rng.pick(&[50, 2000, 64 * 1024]);
         let mut config = config(&mut rng);
