@@ -41,15 +41,9 @@ pub struct Cursor {
 /// The highest number a message may have: 2^63-1.
 pub const SEQ_MAX: u64 = i64::MAX as u64;
 
-/// The longest text that is looked at as a cursor, in bytes.
-pub const CURSOR_TEXT_MAX: usize = 32;
-
 impl Cursor {
     /// Reads `<epoch>-<seq>`. Anything that is not exactly that form is `None`.
     pub fn parse(text: &[u8]) -> Option<Cursor> {
-        if text.len() > CURSOR_TEXT_MAX {
-            return None;
-        }
         let dash = text.iter().position(|&b| b == b'-')?;
         let epoch = parse_decimal(&text[..dash], u64::from(u32::MAX))?;
         let seq = parse_decimal(&text[dash + 1..], SEQ_MAX)?;
@@ -92,7 +86,7 @@ impl After {
     pub fn from_last_event_id(text: &[u8]) -> After {
         After::parse(text).unwrap_or_else(|| {
             let mut shown = String::from_utf8_lossy(text).into_owned();
-            let mut end = shown.len().min(CURSOR_TEXT_MAX);
+            let mut end = shown.len().min(UNKNOWN_BYTES_MAX);
             while !shown.is_char_boundary(end) {
                 end -= 1;
             }
@@ -101,6 +95,9 @@ impl After {
         })
     }
 }
+
+/// How much of a text that is no cursor is told, in bytes. Every cursor is shorter.
+const UNKNOWN_BYTES_MAX: usize = 32;
 
 /// Digits only, no leading zero but for 0 itself, at most `max`.
 fn parse_decimal(digits: &[u8], max: u64) -> Option<u64> {
@@ -167,6 +164,12 @@ mod tests {
         ] {
             assert_eq!(Cursor::parse(text.as_bytes()), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_epoch_takes_the_upper_half_of_random_bits() {
+        assert_eq!(Epoch::from_random(0x1234_5678_9abc_def0).number(), 0x1234_5678);
+        assert_eq!(Epoch::from_random(0x9abc_def0).number(), 1);
     }
 
     #[test]

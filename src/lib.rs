@@ -90,6 +90,13 @@ pub mod internals {
     }
 }
 
+/// The steps of a test that tries everything: by one, and under Miri, which takes a thousand times as
+/// long, by so many.
+#[cfg(test)]
+fn stride(under_miri: usize) -> usize {
+    if cfg!(miri) { under_miri } else { 1 }
+}
+
 /// The README's example is compiled with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

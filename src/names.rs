@@ -314,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn idempotency_keys() {
+        let most = "k".repeat(128);
+        for key in ["k", "!~\"\\", &most] {
+            assert_eq!(idempotency_key(key.as_bytes()).ok(), Some(key));
+        }
+        let over = "k".repeat(129);
+        for key in ["", " ", "a b", "a\t", "a\x7f", "\u{e9}", &over] {
+            assert_eq!(idempotency_key(key.as_bytes()).map_err(|refusal| refusal.code), Err(Code::BadKey), "{key:?}");
+        }
+    }
+
+    #[test]
     fn essences() {
         for (text, want) in [
             ("text/plain", "text/plain"),

@@ -290,3 +290,23 @@ fn a_websocket_that_is_silent_for_two_pings_is_ended() {
     let (after, _) = end_of(&mut server, wire);
     assert!((80_000..=120_000 + 400).contains(&after), "{after} ms of 40 s pings");
 }
+
+/// It was well when the process was stopped, or its machine put to sleep, and was asked nothing since.
+#[test]
+fn a_websocket_is_not_taken_for_silent_by_a_server_that_stood_still() {
+    let mut server = start();
+    let wire = server.send(&clients::upgrade("a", "", None));
+    server.turn(0);
+    server.receive(wire);
+    let end_ms = server.kernel().now_ms() + 200_000;
+    while server.kernel().now_ms() < end_ms {
+        server.kernel().wait(Some(Duration::from_secs(200)), &mut Vec::new()).expect("no fault");
+    }
+    server.turn(0);
+    let ping = server.receive(wire);
+    assert_eq!(server.kernel().ending(wire), None);
+    assert_eq!(ping.as_bytes().last_chunk(), Some(b"\x00"), "{ping:?}");
+    // Now it was asked: the answer has the whole interval, and no more.
+    let (after, _) = end_of(&mut server, wire);
+    assert!((40_000..=40_000 + 400).contains(&after), "{after} ms of a ping of 40 s");
+}

@@ -178,6 +178,8 @@ impl Flags {
     pub const FIRST: Flags = Flags(1 << 18);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 19);
+    /// Was pinged, and nothing was heard since.
+    pub const PINGED: Flags = Flags(1 << 20);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {

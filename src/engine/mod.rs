@@ -276,7 +276,8 @@ impl Engine {
     pub fn accepted(&mut self, index: u32, on_loopback: bool, peer: Option<IpAddr>) {
         self.count_accepted(index);
         let standing = self.addresses.enter(index, peer);
-        let over = self.connections.len() > self.config.connections_max;
+        // Not the slots: one may outlast its connection while a queue names it.
+        let over = self.counters.open() > self.config.connections_max as u64;
         let flags = &mut self.connections[index].flags;
         flags.put(Flags::LOOPBACK, on_loopback);
         flags.set(Flags::KEEP_ALIVE);

@@ -82,6 +82,7 @@ impl Engine {
         self.spend(bytes.len().max(1));
         let Some(connection) = self.connections.get_mut(index) else { return };
         connection.heard = self.tick;
+        connection.flags.clear(Flags::PINGED);
         // A short read ends reading, unless the end is known to stand behind it.
         if !full && !connection.flags.has(Flags::READ_CLOSED) {
             connection.flags.clear(Flags::READABLE);

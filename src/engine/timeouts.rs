@@ -57,6 +57,8 @@ impl Engine {
                 self.connections[index].reason = CloseReason::RequestTimeout;
                 self.queue_ready(index);
             }
+            // Its answer is not out yet: nothing is to be asked before it is read.
+            State::Request if connection.own.is_some() => self.set_deadline(index, self.config.idle_timeout),
             State::Request => self.finish(index, CloseReason::Idle),
             State::Held => {
                 let gap = self.hub.loss(index);
@@ -92,7 +94,9 @@ impl Engine {
     fn ping(&mut self, index: u32) {
         let interval = ticks(self.config.ping);
         let connection = &self.connections[index];
-        if self.tick.wrapping_sub(connection.heard) >= 2 * interval {
+        // Who was not asked need not have answered: a process that stood still for so long, in a machine
+        // that slept or was moved, has not pinged either, and its peers are well.
+        if connection.flags.has(Flags::PINGED) && self.tick.wrapping_sub(connection.heard) >= 2 * interval {
             return self.kill(index, CloseReason::Silent);
         }
         let due = connection.reader.as_ref().and_then(|reader| reader.due);
@@ -111,6 +115,7 @@ impl Engine {
             }
             websocket::encode_frame(out, Opcode::Ping, b"");
         });
+        self.connections[index].flags.set(Flags::PINGED);
         self.queue_ready(index);
         self.set_tick(index, self.tick + interval);
         self.watch_message(index);

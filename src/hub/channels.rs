@@ -306,7 +306,23 @@ mod tests {
         check(&channels, &[key, other]);
         channels.release(key);
         assert_eq!(channels.find("c"), None, "its marks say nothing new");
+        assert_eq!(channels.forgotten(), 3);
         check(&channels, &[other]);
+    }
+
+    #[test]
+    fn memory_is_given_back_once_three_quarters_of_it_are_unused() {
+        let mut channels = Channels::new(1);
+        let key = channels.hold("a").unwrap();
+        let channel = &mut channels[key];
+        channel.subscribers = Vec::with_capacity(64);
+        channel.messages = VecDeque::with_capacity(64);
+        for (left, room) in [(64, 64), (16, 64), (15, 30), (8, 30), (7, 30), (6, 12), (0, 0)] {
+            channel.subscribers.resize(left, (0, 0));
+            channel.messages.resize(left, MessageKey(0));
+            channel.shrink();
+            assert_eq!((channel.subscribers.capacity(), channel.messages.capacity()), (room, room), "{left} left");
+        }
     }
 
     #[test]

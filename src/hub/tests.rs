@@ -74,7 +74,9 @@ fn at(seq: u64) -> After {
 
 /// What a subscriber would read now, by number.
 fn unread(hub: &Hub, key: u32) -> Vec<u64> {
-    hub.merged_after(key).map(|message| hub.seq(message)).collect()
+    let unread: Vec<u64> = hub.merged_after(key).map(|message| hub.seq(message)).collect();
+    assert_eq!(hub.has_news(key), !unread.is_empty());
+    unread
 }
 
 /// A gap in one line, as the tables below write it.
@@ -111,7 +113,12 @@ fn subscribers_are_counted_just_before_delivery() {
     subscribe(&mut hub, 5, "a", After::Now);
     hub.publish(Publish { ticket: Some(Ticket(3)), ..plain("a", "") }).unwrap();
     hub.publish(Publish { ticket: None, ..plain("b", "") }).unwrap();
+    let readers = |hub: &Hub| hub.subscribers(hub.find("a").unwrap()).iter().map(|&(key, _)| key).collect::<Vec<_>>();
+    assert_eq!(readers(&hub), [0, 5]);
     hub.unsubscribe(5);
+    hub.unsubscribe(99);
+    assert_eq!(readers(&hub), [0]);
+    assert!(hub.has_proposals());
     hub.commit();
     let first = hub.next_settled().unwrap();
     assert_eq!(first.ticket, Some(Ticket(3)));
@@ -119,7 +126,10 @@ fn subscribers_are_counted_just_before_delivery() {
     let second = hub.next_settled().unwrap();
     assert_eq!(second.ticket, None);
     assert!(matches!(second.outcome, Outcome::Accepted { seq: 2, subscribers: 1, .. }), "{second:?}");
+    assert!(!hub.has_proposals());
     assert_eq!(unread(&hub, 0), [1, 2]);
+    hub.set_cursor(0, 2);
+    assert_eq!(unread(&hub, 0), []);
 }
 
 #[test]
@@ -218,12 +228,22 @@ fn who_keeps_up_never_sees_a_gap_whatever_the_limits() {
 fn a_burst_past_its_bound_is_cut_regardless() {
     let mut hub = hub(Limits { history_bytes: 200, burst_bytes_max: 200, ..ROOMY });
     publish_to(&mut hub, "a b a b a"); // 97 bytes each
-    hub.trim(0, 0);
+    assert_eq!(hub.trim(0, 0), 1, "not offered, and gone");
     assert_eq!(hub.stats().bytes, 4 * 97, "within the burst");
-    hub.trim(0, 2);
+    assert_eq!(hub.trim(0, 2), 0);
     assert_eq!(hub.stats().bytes, 3 * 97, "2 may go, 3 may not");
-    hub.trim(0, 5);
+    assert_eq!(hub.trim(0, 5), 0);
     assert_eq!(hub.stats().bytes, 2 * 97);
+}
+
+#[test]
+fn as_many_bytes_are_kept_as_the_limit_says() {
+    for (history_bytes, kept) in [(3 * 97, 3), (3 * 97 - 1, 2), (97, 1), (96, 0)] {
+        let mut hub = hub(Limits { history_bytes, ..ROOMY });
+        publish_to(&mut hub, "a b a b"); // 97 bytes each
+        hub.trim(0, u64::MAX);
+        assert_eq!(hub.stats().messages, kept, "{history_bytes} bytes");
+    }
 }
 
 #[test]
@@ -271,18 +291,37 @@ fn a_pinned_message_is_readable_after_it_is_gone() {
     let [a, b] = ["a", "b"].map(|name| hub.next_after(hub.find(name).unwrap(), 0).unwrap());
     hub.pin(a);
     hub.pin(b);
+    assert!(!hub.is_detached(a));
     publish_to(&mut hub, "a");
     hub.trim(0, u64::MAX);
     hub.delete("b");
     hub.delete("a");
     hub.check_invariants();
     assert_eq!((hub.stats().messages, hub.detached_bytes()), (0, 2 * 97));
+    assert!(hub.is_detached(a) && hub.is_detached(b));
     assert_eq!((hub.message(a).channel, hub.message(a).payload), ("a", Payload::Text("a")));
     assert_eq!((hub.message(b).channel, hub.message(b).payload), ("b", Payload::Text("b")));
     hub.unpin(a);
     hub.unpin(b);
     hub.check_invariants();
     assert_eq!(hub.detached_bytes(), 0);
+}
+
+#[test]
+fn a_message_is_the_next_one_for_every_cursor_from_the_one_before() {
+    let mut hub = hub(Limits { history_messages: 2, ..ROOMY });
+    publish_to(&mut hub, "b b a b a a");
+    let [a, b] = ["a", "b"].map(|name| hub.find(name).unwrap());
+    let before = |hub: &Hub, channel, seq| {
+        let message = hub.next_after(channel, seq - 1).unwrap();
+        assert_eq!(hub.seq(message), seq);
+        hub.before(channel, seq)
+    };
+    assert_eq!([3, 5, 6].map(|seq| before(&hub, a, seq)), [0, 3, 5]);
+    hub.trim(0, u64::MAX);
+    assert_eq!([5, 6].map(|seq| before(&hub, a, seq)), [3, 5], "lost or not");
+    assert_eq!([2, 4].map(|seq| before(&hub, b, seq)), [1, 2]);
+    assert_eq!(hub.before(a, 3), 2, "3 is lost itself");
 }
 
 #[test]
@@ -327,7 +366,13 @@ fn the_list_pages_by_name_and_leaves_out_what_is_empty() {
     assert_eq!(list("ab", None, 9), "ab 2 196 2-4; abc 0 0 ");
     assert_eq!(list("ab", Some("a"), 9), "ab 2 196 2-4; abc 0 0 ");
     assert_eq!(list("ab", Some("ab"), 9), "abc 0 0 ");
+    assert_eq!(list("b", Some("a"), 9), "b 1 97 1-1", "what is between the two is no end");
     assert_eq!(list("g", None, 9), "");
+    for (prefix, max, looked_at) in [("", 9, 5), ("", 2, 2), ("a", 9, 3), ("g", 9, 1), ("z", 9, 0)] {
+        let mut looks = 0;
+        hub.list(prefix, None, max, &mut looks).for_each(drop);
+        assert_eq!(looks, looked_at, "{prefix:?}: what is left out was looked at");
+    }
 }
 
 #[test]

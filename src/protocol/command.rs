@@ -240,7 +240,7 @@ mod tests {
     /// Every byte in a channel's place, as it is and percent-encoded.
     #[test]
     fn every_byte_may_be_encoded() {
-        for byte in 0..=u8::MAX {
+        for byte in (0..=u8::MAX).step_by(crate::stride(32)) {
             for encoded in [format!("%{byte:02x}"), format!("%{byte:02X}")] {
                 let frame = format!("subscribe x{encoded} ref=1");
                 let want = Command::Subscribe(Cow::Owned(vec![b'x', byte]));
@@ -261,7 +261,7 @@ mod tests {
     /// 1 to 64 visible ASCII bytes, taken as they are: a `%` in it is a `%`.
     #[test]
     fn references() {
-        for byte in 0..=u8::MAX {
+        for byte in (0..=u8::MAX).step_by(crate::stride(32)) {
             let frame = [b"subscribe a ref=", &[byte][..]].concat();
             let (result, reference) = decode(&frame);
             match byte {
@@ -282,7 +282,7 @@ mod tests {
     fn no_bytes_make_it_panic() {
         // Every short string over the bytes that matter.
         let alphabet = b" \n%=refa";
-        for n in 0..alphabet.len().pow(5) {
+        for n in (0..alphabet.len().pow(5)).step_by(crate::stride(601)) {
             let tail: Vec<u8> = (0..5).map(|place| alphabet[n / alphabet.len().pow(place) % alphabet.len()]).collect();
             for verb in ["", "subscribe a", "publish a"] {
                 let frame = [verb.as_bytes(), &tail].concat();

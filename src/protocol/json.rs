@@ -281,15 +281,15 @@ pub(crate) mod tests {
 
     #[test]
     fn every_character_comes_back() {
-        for character in '\0'..=char::MAX {
+        for character in ('\0'..=char::MAX).step_by(crate::stride(9973)) {
             check_string(character.encode_utf8(&mut [0; 4]));
         }
     }
 
     #[test]
     fn what_is_escaped_comes_back_at_every_place_and_length() {
-        for length in 0..40 {
-            for place in 0..=length {
+        for length in (0..40).step_by(crate::stride(13)) {
+            for place in (0..=length).step_by(crate::stride(5)) {
                 for special in ["\"", "\\", "\0", "\u{1f}", "é", "\"\\\n"] {
                     let text = format!("{}{special}{}", "a".repeat(place), "b".repeat(length - place));
                     check_string(&text);
@@ -349,6 +349,24 @@ pub(crate) mod tests {
             written(|out| write_gap_ascii(out, &gap)),
             r#"{"after":"\"\u00e9\r\n\ufffd","through":"1766-7","cursor":"1766-9","reason":"unknown"}"#
         );
+    }
+
+    #[test]
+    fn lines_of_the_list() {
+        let mut line = ChannelLine {
+            name: "a\"",
+            subscribers: [1, 20, 300],
+            messages: 4,
+            bytes: 500,
+            ends: Some((cursor(3), cursor(9))),
+        };
+        let want = r#"{"name":"a\"","subscribers":{"websocket":1,"sse":20,"poll":300},"messages":4,"bytes":500"#;
+        assert_eq!(
+            written(|out| write_channel(out, &line)),
+            format!(r#"{want},"oldest":"1766-3","newest":"1766-9"}}"#)
+        );
+        line.ends = None;
+        assert_eq!(written(|out| write_channel(out, &line)), format!("{want}}}"));
     }
 
     #[test]

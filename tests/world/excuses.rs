@@ -29,6 +29,7 @@ pub struct Excuses {
     request_ms: u64,
     /// Without a request, or a whole head of the first.
     idle_ms: u64,
+    close_ms: u64,
     /// Who lets a connection rest as long as this may be taken for stalled, or silent.
     patience_ms: u64,
     connections_max: usize,
@@ -113,6 +114,7 @@ impl Excuses {
         Excuses {
             request_ms: ms(config.head_timeout.min(config.body_timeout)) - TICK_MS,
             idle_ms: ms(config.idle_timeout.min(config.head_timeout)) - TICK_MS,
+            close_ms: ms(config.close_timeout) - TICK_MS - LATE_MS_MAX,
             patience_ms: ms(config.stall_timeout.min(2 * config.ping)) / 2,
             connections_max: config.connections_max,
             lacks_channels: config.channels_max < CHANNELS.len() + PASSING.len(),
@@ -127,6 +129,12 @@ impl Excuses {
 
     pub fn is_leaving(&self) -> bool {
         self.left.contains(&self.life)
+    }
+
+    /// The observer, who reads them, may have been asked to go: then even these channels may be
+    /// forgotten, and others be in their place.
+    pub fn may_lack_channels(&self) -> bool {
+        self.lacks_channels && self.is_leaving()
     }
 
     /// From now on these tokens are good, and no others. Until the server has taken them, `since`
@@ -154,6 +162,9 @@ impl Excuses {
             "too_many_connections" if kernel.was_refused(asked.wire) => Some("no descriptor was left"),
             "too_many_connections" if kernel.crowd(asked.wire) > self.connections_max => Some("beyond connections-max"),
             "channels_full" if asked.passing && self.lacks_channels => Some("no room for its channel"),
+            "channels_full" if self.lacks_channels && self.left.contains(&asked.life) => {
+                Some("nobody holds its channel")
+            }
             "token_wrong" if self.is_revoked(asked) => Some("its token was revoked"),
             _ => None,
         }
@@ -174,6 +185,11 @@ impl Excuses {
     pub fn of_end(&self, kernel: &Kernel, asked: &Asked) -> Option<&'static str> {
         let codes = ["draining", "too_many_connections", "channels_full", "token_wrong"];
         codes.iter().find_map(|code| self.of(kernel, asked, code))
+    }
+
+    /// True if so much time has passed since the client last looked that a last answer may be cut off.
+    pub fn was_away(&self, kernel: &Kernel, asked: &Asked) -> bool {
+        kernel.now_ms() - asked.looked_ms >= self.close_ms
     }
 
     /// Why a connection may end without a word. `is_idle`: nothing is asked for on it that the server

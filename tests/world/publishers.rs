@@ -102,6 +102,7 @@ impl Publisher {
             if is_owed
                 && !world.kernel.was_struck(line.asked.wire)
                 && !world.excuses.is_leaving()
+                && !world.excuses.was_away(world.kernel, &line.asked)
                 && !self.waiting.is_empty()
             {
                 return Err(format!("half-closed, and {} publishes are not answered", self.waiting.len()));

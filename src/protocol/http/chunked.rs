@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(decode(&[bytes]), want, "whole: {:?}", bytes.escape_ascii().to_string());
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(decode(&single), want, "byte by byte: {:?}", bytes.escape_ascii().to_string());
-        for split in 0..=bytes.len() {
+        for split in (0..=bytes.len()).step_by(crate::stride(7)) {
             let (front, back) = bytes.split_at(split);
             assert_eq!(decode(&[front, back]), want, "split at {split}: {:?}", bytes.escape_ascii().to_string());
         }
@@ -263,6 +263,24 @@ mod tests {
             check(&followed, Ok(Some((body.to_vec(), bytes.len()))));
             for end in 0..bytes.len() {
                 assert_eq!(decode(&[&bytes[..end]]), Ok(None), "{end} bytes are not all of it");
+            }
+        }
+    }
+
+    #[test]
+    fn trailers_that_only_resemble_a_forbidden_one() {
+        for forbidden in FORBIDDEN_TRAILERS {
+            let trailer = |name: &[u8]| decode(&[&[b"0\r\n", name, b": x\r\n\r\n"].concat()[..]]).map(drop);
+            assert_eq!(trailer(forbidden), Err(Error::TrailerName));
+            assert_eq!(trailer(&[forbidden, b"s"].concat()), Ok(()));
+            for at in 0..forbidden.len() {
+                assert_eq!(trailer(&forbidden[..at + 1]).is_ok(), at + 1 < forbidden.len());
+                for other in (at..forbidden.len()).step_by(crate::stride(5)) {
+                    // Another byte in one place or in two.
+                    let mut name = forbidden.to_vec();
+                    (name[at], name[other]) = (b'_', b'_');
+                    assert_eq!(trailer(&name), Ok(()), "{}", name.escape_ascii());
+                }
             }
         }
     }
@@ -339,8 +357,9 @@ mod tests {
         let trailers = [b"0\r\n", &b"a:b\r\n".repeat(most / 3 + 1)[..]].concat();
         assert_eq!(decode(&[&trailers]), Err(Error::ChunkOverhead));
         // Chunks themselves are no overhead: a body of single bytes is slow but legal.
-        let plain = [&b"1\r\nx\r\n".repeat(10_000)[..], b"0\r\n\r\n"].concat();
-        assert_eq!(decode(&[&plain]), Ok(Some((vec![b'x'; 10_000], plain.len()))));
+        let count = 10_000 / crate::stride(20);
+        let plain = [&b"1\r\nx\r\n".repeat(count)[..], b"0\r\n\r\n"].concat();
+        assert_eq!(decode(&[&plain]), Ok(Some((vec![b'x'; count], plain.len()))));
     }
 
     #[test]

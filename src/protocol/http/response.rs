@@ -201,6 +201,48 @@ mod tests {
         }
     }
 
+    /// RFC 9110 15 and RFC 6585, word for word.
+    #[test]
+    fn reasons() {
+        for (status, want) in [
+            (100, "Continue"),
+            (101, "Switching Protocols"),
+            (200, "OK"),
+            (201, "Created"),
+            (202, "Accepted"),
+            (204, "No Content"),
+            (301, "Moved Permanently"),
+            (302, "Found"),
+            (303, "See Other"),
+            (304, "Not Modified"),
+            (307, "Temporary Redirect"),
+            (308, "Permanent Redirect"),
+            (400, "Bad Request"),
+            (401, "Unauthorized"),
+            (403, "Forbidden"),
+            (404, "Not Found"),
+            (405, "Method Not Allowed"),
+            (408, "Request Timeout"),
+            (409, "Conflict"),
+            (412, "Precondition Failed"),
+            (413, "Content Too Large"),
+            (415, "Unsupported Media Type"),
+            (417, "Expectation Failed"),
+            (421, "Misdirected Request"),
+            (422, "Unprocessable Content"),
+            (426, "Upgrade Required"),
+            (429, "Too Many Requests"),
+            (431, "Request Header Fields Too Large"),
+            (500, "Internal Server Error"),
+            (501, "Not Implemented"),
+            (503, "Service Unavailable"),
+            (505, "HTTP Version Not Supported"),
+            (299, ""),
+        ] {
+            assert_eq!(reason(status), want);
+        }
+    }
+
     #[test]
     fn every_code_has_a_reason() {
         for code in Code::ALL {
@@ -233,7 +275,8 @@ mod tests {
     #[test]
     fn every_day_of_four_centuries() {
         let (mut year, mut month, mut day) = (1970, 1, 1);
-        for days in 0..146_097 {
+        let end = 146_097 / crate::stride(100) as u64;
+        for days in 0..end {
             assert_eq!(civil_date(days), (year, month, day));
             let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let length = match month {
@@ -250,6 +293,7 @@ mod tests {
                 (year, month) = (year + 1, 1);
             }
         }
-        assert_eq!((year, month, day), (2370, 1, 1));
+        assert_eq!(civil_date(end), (year, month, day));
+        assert!(cfg!(miri) || (year, month, day) == (2370, 1, 1));
     }
 }

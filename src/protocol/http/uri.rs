@@ -166,6 +166,7 @@ mod tests {
             (b"a+b", Some(b"a+b"), Some(b"a b")),
             (b"a%2Bb%2b", Some(b"a+b+"), Some(b"a+b+")),
             (b"%00%fF%Ff", Some(b"\x00\xff\xff"), Some(b"\x00\xff\xff")),
+            (b"a+%41", Some(b"a+A"), Some(b"a A")),
             (b"%2525", Some(b"%25"), Some(b"%25")),
             (b"%", None, None),
             (b"a%2", None, None),
@@ -176,6 +177,15 @@ mod tests {
             let show = text.escape_ascii().to_string();
             assert_eq!(percent_decode(text, false).as_deref(), plain, "{show}");
             assert_eq!(percent_decode(text, true).as_deref(), form, "{show}");
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_lent() {
+        for (text, plain, form) in [("a-b", true, true), ("a+b", true, false), ("a%62", false, false)] {
+            let lent =
+                [false, true].map(|plus| matches!(percent_decode(text.as_bytes(), plus), Some(Cow::Borrowed(_))));
+            assert_eq!(lent, [plain, form], "{text}");
         }
     }
 

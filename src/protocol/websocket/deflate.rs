@@ -137,6 +137,12 @@ mod codec {
             }
         }
 
+        /// How much room it has for a message.
+        #[cfg(test)]
+        pub fn room(&self) -> usize {
+            self.bytes.capacity()
+        }
+
         /// How many bytes came out since this was asked last.
         pub fn take_spent(&mut self) -> usize {
             if self.bytes.capacity() > ROOM_KEPT {
@@ -277,10 +283,10 @@ mod tests {
     fn every_cut_and_every_changed_byte_is_an_answer() {
         let text = r#"{"id":"1766-42","channel":"news","data":"aaaaaaaaaaaaaaaaaaaa"}"#.repeat(20);
         let payload = deflate(text.as_bytes()).unwrap();
-        for end in 1..payload.len() {
+        for end in (1..payload.len()).step_by(crate::stride(30)) {
             assert_ne!(inflate(&payload[..end]).as_deref(), Ok(text.as_bytes()), "cut at {end}");
         }
-        for at in 0..payload.len() {
+        for at in (0..payload.len()).step_by(crate::stride(50)) {
             for bit in 0..8 {
                 let mut changed = payload.clone();
                 changed[at] ^= 1 << bit;
@@ -334,7 +340,19 @@ mod tests {
             assert_eq!(inflater.inflate(&bomb, limit), Err(Error::MessageTooBig), "{limit}");
             assert_eq!(inflater.take_spent(), limit + 1);
         }
-        // Room follows what came out, and what was large is given back.
-        assert!(inflater.inflate(&deflate(&zeros[..1000]).unwrap(), 1 << 40).is_ok());
+    }
+
+    #[test]
+    fn room_doubles_with_what_comes_out_and_what_was_large_is_given_back() {
+        let zeros = vec![0; 300 * 1024];
+        let mut inflater = Inflater::default();
+        for (length, room) in [(1000, 4096), (4095, 4096), (4096, 8192), (256 * 1024 - 1, 256 * 1024)] {
+            assert!(inflater.inflate(&deflate(&zeros[..length]).unwrap(), 1 << 40).is_ok());
+            assert_eq!((inflater.room(), inflater.take_spent()), (room, length));
+        }
+        assert_eq!(inflater.room(), 256 * 1024, "is kept");
+        assert!(inflater.inflate(&deflate(&zeros).unwrap(), 1 << 40).is_ok());
+        assert_eq!((inflater.room(), inflater.take_spent()), (512 * 1024, zeros.len()));
+        assert_eq!(inflater.room(), 0);
     }
 }

@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn no_line_panics() {
         let alphabet = b"a;=,\"\\ \xff";
-        for number in 0..alphabet.len().pow(6) {
+        for number in (0..alphabet.len().pow(6)).step_by(crate::stride(9001)) {
             let mut rest = number;
             let line: Vec<u8> = std::iter::from_fn(|| {
                 let byte = alphabet[rest % alphabet.len()];
