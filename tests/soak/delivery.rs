@@ -503,7 +503,9 @@ impl Publisher {
         if !world.calm && world.rng.one_in(60) {
             self.cut_in = Some(1 + world.rng.below(300) as usize);
         }
-        let fresh = !world.calm && self.waiting.len() < 30;
+        // A few at a time: no turn of the server may publish more than history keeps, or the observer
+        // is rightly told of a gap.
+        let fresh = !world.calm && self.waiting.len() < 4;
         // Mostly one, sometimes many in a row: the mean is one.
         let burst = if world.rng.one_in(2) { 1 } else { world.rng.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 10]) };
         let mut bytes = Vec::new();
