@@ -136,6 +136,8 @@ pub struct Engine {
     delivery: Delivery,
     inflater: Inflater,
     askers: Slab<Asker>,
+    /// Room for the channels that a commit brought news to; empty between commits.
+    news: Vec<ChannelKey>,
     leaving: Option<Leaving>,
     random: Random,
     now: Now,
@@ -196,6 +198,7 @@ impl Engine {
             delivery: Delivery::default(),
             inflater: Inflater::default(),
             askers: Slab::new(),
+            news: Vec::new(),
             leaving: None,
             random: Random::new(seed[1]),
             now,

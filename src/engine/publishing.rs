@@ -71,7 +71,7 @@ impl Engine {
     pub fn commit(&mut self) {
         self.hub.commit();
         let committed_from = self.hub.head();
-        let mut news = Vec::new();
+        let mut news = std::mem::take(&mut self.news);
         while let Some(settled) = self.hub.next_settled() {
             self.count_outcome(settled.outcome);
             if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= committed_from) {
@@ -82,7 +82,8 @@ impl Engine {
             }
         }
         // They keep their new messages until the trim, so they are still the same channels.
-        news.into_iter().for_each(|channel| self.wake_subscribers(channel));
+        news.drain(..).for_each(|channel| self.wake_subscribers(channel));
+        self.news = news;
     }
 
     fn tell_asker(&mut self, asker: Asker, Settled { channel, outcome, .. }: Settled) {
