@@ -246,16 +246,17 @@ impl World {
 
     fn trouble(&mut self, seconds: u64) -> Result<()> {
         let end_ms = self.rest.now_ms() + seconds * 1000;
-        let mut settled_ms = 0;
+        let (mut settled_ms, mut told_ms) = (0, self.rest.now_ms());
         while self.rest.now_ms() < end_ms {
             self.turn()?;
             if self.rest.now_ms() - settled_ms > 1000 {
                 settled_ms = self.rest.now_ms();
                 self.settle()?;
-                if settled_ms % 60_000 < 1000 {
-                    let (deliveries, resident) = (self.rest.counts.deliveries, self.rest.program.resident_bytes());
-                    println!("{:>4} s: {deliveries} deliveries, {} KiB resident", settled_ms / 1000, resident / 1024);
-                }
+            }
+            if self.rest.now_ms() - told_ms > 60_000 {
+                told_ms = self.rest.now_ms();
+                let (deliveries, resident) = (self.rest.counts.deliveries, self.rest.program.resident_bytes());
+                println!("{:>4} s: {deliveries} deliveries, {} KiB resident", told_ms / 1000, resident / 1024);
             }
         }
         Ok(())
