@@ -32,6 +32,8 @@ pub struct Scale {
     pub each: usize,
     pub seconds: u64,
     pub publishes_per_second: u64,
+    /// How rare long messages are.
+    pub long_one_in: u64,
     pub history_messages: usize,
     /// The mean time between two misfortunes of a subscriber.
     pub calm_ms: u64,
@@ -246,16 +248,17 @@ impl World {
 
     fn trouble(&mut self, seconds: u64) -> Result<()> {
         let end_ms = self.rest.now_ms() + seconds * 1000;
-        let mut settled_ms = 0;
+        let (mut settled_ms, mut told_ms) = (0, self.rest.now_ms());
         while self.rest.now_ms() < end_ms {
             self.turn()?;
             if self.rest.now_ms() - settled_ms > 1000 {
                 settled_ms = self.rest.now_ms();
                 self.settle()?;
-                if settled_ms % 60_000 < 1000 {
-                    let (deliveries, resident) = (self.rest.counts.deliveries, self.rest.program.resident_bytes());
-                    println!("{:>4} s: {deliveries} deliveries, {} KiB resident", settled_ms / 1000, resident / 1024);
-                }
+            }
+            if self.rest.now_ms() - told_ms > 60_000 {
+                told_ms = self.rest.now_ms();
+                let (deliveries, resident) = (self.rest.counts.deliveries, self.rest.program.resident_bytes());
+                println!("{:>4} s: {deliveries} deliveries, {} KiB resident", told_ms / 1000, resident / 1024);
             }
         }
         Ok(())
@@ -282,7 +285,7 @@ impl World {
         // Whoever is still connected reads to the end of what was said; nobody comes back before.
         let is_cut = |line: &Option<Line>| line.is_none();
         self.observer.is_leaving = true;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + 3 * PATIENCE;
         while self.observer.line.is_some()
             || !self.publishers.iter().all(|publisher| is_cut(&publisher.line))
             || !self.subscribers.iter().all(|subscriber| is_cut(&subscriber.line))
@@ -472,7 +475,7 @@ impl Publisher {
         let mut payload = format!("{tag} ").into_bytes();
         let filler: &[&str] = &["", "x", "zwei\nZeilen", "\r", "\r\n", "\u{1F600}", "\"quoted\\\"", "\u{2028}", "\t"];
         // Some are longer than what the kernel hides, so that who stalls has half of one.
-        let length = rng.pick(&[0, 1, 5, 20, 20, 100, 100, 6000]);
+        let length = if rng.one_in(world.scale.long_one_in) { 6000 } else { rng.pick(&[0, 1, 5, 20, 100]) };
         (0..length).for_each(|_| payload.extend_from_slice(rng.pick(filler).as_bytes()));
         let mut media_type = rng.pick(&[None, None, Some("text/plain"), Some("application/json")]);
         if rng.one_in(8) {

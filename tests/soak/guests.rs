@@ -116,7 +116,7 @@ pub fn run(scale: Scale, seed: u64) -> Result<Counts> {
         world.turn()?;
         if now_ms - sampled_ms >= scale.sample_ms {
             sampled_ms = now_ms;
-            samples.take(now_ms, &metrics(world.rest.addresses[0]));
+            samples.take(now_ms, &metrics(world.rest.addresses[0]), world.here());
         }
         if now_ms - told_ms >= 60_000 {
             told_ms = now_ms;
@@ -169,13 +169,17 @@ impl World {
         Ok(World { poll, events, guests, free, invited_ms: 0, due: 0, rest })
     }
 
+    fn here(&self) -> usize {
+        self.guests.len() - self.free.len()
+    }
+
     /// Whoever did not come in time does not come at all: what is measured is a steady stream.
     fn invite(&mut self, now_ms: u64, per_second: u64) -> Result<()> {
         self.due += (now_ms - self.invited_ms).min(500) * per_second;
         self.invited_ms = now_ms;
         while self.due >= 1000 {
             self.due -= 1000;
-            let here = self.guests.len() - self.free.len();
+            let here = self.here();
             if here == GUESTS_MAX {
                 break;
             }

@@ -9,8 +9,8 @@ use crate::sum;
 /// Name, unit of the server's figure, and how much it may rise beside a fiftieth.
 const FIGURES: [(&str, &str, f64, f64); 9] = [
     ("resident memory, KiB", "process_resident_memory_bytes", 1024.0, 1024.0),
-    ("descriptors", "process_open_fds", 1.0, 500.0),
-    ("connections", "tidings_connections", 1.0, 500.0),
+    ("other descriptors", "process_open_fds", 1.0, 500.0),
+    ("other connections", "tidings_connections", 1.0, 500.0),
     ("channels", "tidings_channels", 1.0, 500.0),
     ("messages kept", "tidings_messages_kept", 1.0, 1000.0),
     ("history, KiB", "tidings_history_bytes", 1024.0, 512.0),
@@ -26,8 +26,14 @@ pub struct Samples {
 }
 
 impl Samples {
-    pub fn take(&mut self, now_ms: u64, metrics: &str) {
-        self.taken.push((now_ms as f64 / 60_000.0, FIGURES.map(|(_, name, unit, _)| sum(metrics, name) / unit)));
+    /// Connections, and their descriptors, are counted but for those of the guests who are there: how
+    /// many these are is the guests' affair.
+    pub fn take(&mut self, now_ms: u64, metrics: &str, guests: usize) {
+        let figures = FIGURES.map(|(name, series, unit, _)| {
+            let theirs = if name.starts_with("other ") { guests as f64 } else { 0.0 };
+            sum(metrics, series) / unit - theirs
+        });
+        self.taken.push((now_ms as f64 / 60_000.0, figures));
     }
 
     /// Prints all figures; fails if one grows.
