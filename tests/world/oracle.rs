@@ -242,6 +242,8 @@ pub struct Chain {
     /// The set, as of the last thing judged.
     channels: BTreeSet<String>,
     asked: After,
+    /// The life of the server that was asked.
+    life: u32,
     at: Option<Place>,
     /// A gap of this connection was told through here.
     told: u64,
@@ -256,7 +258,7 @@ pub struct Chain {
 
 #[derive(Debug)]
 enum Step {
-    Asked(After, BTreeSet<String>),
+    Asked(After, BTreeSet<String>, u32),
     Heard(Heard),
 }
 
@@ -265,6 +267,7 @@ impl Chain {
         Chain {
             channels: BTreeSet::new(),
             asked: After::Now,
+            life: 0,
             at: None,
             told: 0,
             unheard: BTreeSet::new(),
@@ -285,10 +288,10 @@ impl Chain {
     }
 
     /// The client subscribes.
-    pub fn ask(&mut self, after: After, channels: BTreeSet<String>) {
+    pub fn ask(&mut self, after: After, channels: BTreeSet<String>, life: u32) {
         self.last = if let After::Place(place) = after { Some(place) } else { None };
         self.wanted = channels.clone();
-        self.steps.push_back(Step::Asked(after, channels));
+        self.steps.push_back(Step::Asked(after, channels, life));
     }
 
     /// The client heard something.
@@ -311,8 +314,9 @@ impl Chain {
     pub fn settle(&mut self, model: &Model) -> Result<()> {
         while let Some(step) = self.steps.front() {
             let judged = match step {
-                Step::Asked(after, channels) => {
+                Step::Asked(after, channels, life) => {
                     self.asked = after.clone();
+                    self.life = *life;
                     self.channels = channels.clone();
                     self.at = if let After::Place(place) = after { Some(*place) } else { None };
                     self.told = 0;
@@ -398,18 +402,13 @@ impl Chain {
         let place = match message.id {
             Some(place) => place,
             None => {
-                let tag = tag(&message.payload);
-                let mut places = model
-                    .lives
-                    .iter()
-                    .filter_map(|(&epoch, life)| Some(Place { epoch, seq: *life.numbers.get(&tag)? }));
-                // Published again in another life, it stands twice: then where this client is.
-                let epoch = self.at.map_or(model.epoch, |at| at.epoch);
-                let here = places.clone().find(|place| place.epoch == epoch);
-                // Who is in a life hears only of it, perhaps before the observer does.
-                let elsewhere = || if self.at.is_none() { places.next() } else { None };
-                let Some(place) = here.or_else(elsewhere) else { return Ok(false) };
-                place
+                // It may stand in several lives, published again; this client is in one, and may have
+                // heard of it before the observer did.
+                let numbers = model.life(self.life).map(|life| &life.numbers);
+                let Some(&seq) = numbers.and_then(|numbers| numbers.get(&tag(&message.payload))) else {
+                    return Ok(false);
+                };
+                Place { epoch: self.life, seq }
             }
         };
         let Some(life) = model.life(place.epoch).filter(|life| life.head() >= place.seq) else { return Ok(false) };

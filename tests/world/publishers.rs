@@ -169,7 +169,7 @@ impl Publisher {
         self.head = None;
         self.body.clear();
         self.reader = Reader::new(Transport::WebSocket, Format::Json).offering(offer);
-        self.chain.ask(After::Now, BTreeSet::from([channel.to_string()]));
+        self.chain.ask(After::Now, BTreeSet::from([channel.to_string()]), world.model.epoch);
     }
 
     fn cut(&mut self, world: &mut Surroundings<'_>) {

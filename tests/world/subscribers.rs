@@ -305,7 +305,7 @@ impl Subscriber {
         self.refused = false;
         self.is_unanswered = true;
         let passing = channels.iter().any(|channel| PASSING.contains(&channel.as_str()));
-        self.chain.ask(after, channels);
+        self.chain.ask(after, channels, world.model.epoch);
         if let Some(line) = &mut self.line {
             line.asked.token.clone_from(&world.trials.token);
             line.asked.passing = passing;
