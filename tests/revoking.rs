@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clients::{Format, Heard, Reader, Transport};
-use kernel::{Ending, Kernel, Wire};
+use kernel::{Ending, Kernel, Rng, Wire};
 use tidings::Tokens;
 use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
 
@@ -27,7 +27,10 @@ fn tokens(lines: &str) -> Tokens {
 
 impl Server {
     fn start(lines: &str) -> Server {
-        let mut config = Config::default();
+        Server::start_with(lines, Config::default())
+    }
+
+    fn start_with(lines: &str, mut config: Config) -> Server {
         config.tokens = tokens(lines);
         let commands = Arc::new(Commands::new(16, 1024, Box::new(|| {})));
         let parts = Parts { commands: Arc::clone(&commands), ..Parts::default() };
@@ -127,6 +130,37 @@ fn who_reads_nothing_is_gone_after_the_close_timeout() {
         assert!(server.turns.os().is_released(wire));
     }
     assert_eq!(server.turns.engine().stats().output_bytes, 0, "no message is pinned for them");
+}
+
+/// A turn writes to so many and no more: whose turn comes only after the close timeout is told as well.
+#[test]
+fn who_waits_for_its_turn_longer_than_the_close_timeout_is_told() {
+    let mut config = Config::default();
+    config.writes_per_turn_max = 1;
+    let close_timeout_ms = config.close_timeout.as_millis() as u64;
+    let mut server = Server::start_with("publish p\nsubscribe s", config);
+    let mut readers: Vec<(Wire, Reader)> = Vec::new();
+    for _ in 0..100 {
+        for (transport, request) in [
+            (Transport::Sse, clients::get("a", "?token=s&format=json", SSE)),
+            (Transport::WebSocket, clients::upgrade("a", "?token=s", None)),
+        ] {
+            readers.push((server.send(&request), Reader::new(transport, Format::Json)));
+        }
+    }
+    server.turns.os().working = Some(Rng::new(1));
+    let began_ms = server.turns.os().now_ms();
+    server.set_tokens("publish p");
+    assert!(server.turns.os().now_ms() > began_ms + close_timeout_ms, "some of them had to wait for so long");
+    for (nth, (wire, reader)) in readers.iter_mut().enumerate() {
+        let bytes = server.receive(*wire);
+        let heard = reader.receive(&bytes).unwrap();
+        let close = (nth % 2 == 1).then_some(1008);
+        assert_eq!(heard.last(), Some(&Heard::Done(close)), "client {nth}");
+    }
+    server.turns.os().working = None;
+    server.turn_for(2 * close_timeout_ms);
+    assert!(readers.iter().all(|(wire, _)| server.turns.os().is_released(*wire)), "and no longer than needed");
 }
 
 /// What is published in the turn in which the token goes is not delivered to its holder any more.

@@ -68,6 +68,10 @@ impl Engine {
             }
             State::Stream => self.beat(index),
             State::WebSocket => self.ping(index),
+            // Its turn to be written to has not come: the wait is ours, and it has not heard why it ends.
+            State::Closing | State::Finishing if connection.flags.has(Flags::QUEUED) => {
+                self.set_deadline(index, self.config.close_timeout);
+            }
             State::Closing | State::Finishing | State::Lingering => {
                 let reason = connection.reason;
                 self.kill(index, reason);
