@@ -122,7 +122,9 @@ impl Surroundings {
     fn connect(&mut self, owner: usize) -> Result<Line> {
         self.counts.connections += 1;
         let address = self.addresses[owner % self.addresses.len()];
-        Line::connect(&self.registry, owner, address).map_err(|error| format!("no connection to {address}: {error}"))
+        let receive_buffer = (owner >= FIRST_SUBSCRIBER).then_some(16 * 1024);
+        Line::connect(&self.registry, owner, address, receive_buffer)
+            .map_err(|error| format!("no connection to {address}: {error}"))
     }
 }
 
@@ -283,13 +285,18 @@ impl World {
         drop(std::mem::replace(&mut self.rest.program, program));
 
         // Whoever is still connected reads to the end of what was said; nobody comes back before.
-        let is_cut = |line: &Option<Line>| line.is_none();
         self.observer.is_leaving = true;
         let deadline = Instant::now() + 3 * PATIENCE;
-        while self.observer.line.is_some()
-            || !self.publishers.iter().all(|publisher| is_cut(&publisher.line))
-            || !self.subscribers.iter().all(|subscriber| is_cut(&subscriber.line))
-        {
+        loop {
+            let publishers = self.publishers.iter().filter(|publisher| publisher.line.is_some()).count();
+            let mut subscribers = self.subscribers.iter().filter(|subscriber| subscriber.line.is_some());
+            let first = subscribers.next().map(|one| one.explain(one.chain.place()));
+            if self.observer.line.is_none() && publishers == 0 && first.is_none() {
+                break;
+            }
+            if Instant::now() > deadline {
+                return Err(format!("a connection outlives its server: {publishers} publishers, {first:?}"));
+            }
             self.observer.ready(&mut self.rest)?;
             for publisher in &mut self.publishers {
                 publisher.ready(&mut self.rest)?;
@@ -297,9 +304,6 @@ impl World {
             for subscriber in &mut self.subscribers {
                 subscriber.is_stalled = false;
                 subscriber.ready(&mut self.rest)?;
-            }
-            if Instant::now() > deadline {
-                return Err("a connection outlives its server".into());
             }
         }
         let epoch = self.rest.truth.epoch;
@@ -803,7 +807,6 @@ impl Subscriber {
         };
         (self.is_leaving, self.is_stalled) = (false, false);
         let line = world.connect(self.owner)?;
-        line.receive_buffer(16 * 1024).map_err(|error| error.to_string())?;
         self.line = Some(line);
         let offer = Offer { window_bits: world.rng.pick(&[None, Some(11)]) };
         let offer = (self.transport == Transport::WebSocket && world.rng.one_in(3)).then_some(offer);

@@ -355,7 +355,7 @@ impl Guest {
             }
         };
         let address = world.addresses[self.owner % world.addresses.len()];
-        let mut line = Line::connect(&world.registry, self.owner, address)
+        let mut line = Line::connect(&world.registry, self.owner, address, None)
             .map_err(|error| format!("no connection to {address}: {error}"))?;
         if self.cut_in.is_some() && world.rng.one_in(3) {
             world.counts.killed_in_a_request += 1;

@@ -11,7 +11,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::{Interest, Registry, Token, net::TcpStream};
-use socket2::SockRef;
+use rustix::io::Errno;
+use socket2::{Domain, SockRef, Socket, Type};
 
 #[derive(Debug)]
 pub struct Line {
@@ -27,16 +28,26 @@ pub enum Received {
 }
 
 impl Line {
-    /// Events of this line bear its owner's number.
-    pub fn connect(registry: &Registry, owner: usize, address: SocketAddr) -> io::Result<Line> {
-        let mut stream = TcpStream::connect(address)?;
+    /// Events of this line bear its owner's number. If the kernel is to hide little of a client that
+    /// does not read, it must know before it promises the peer a window.
+    pub fn connect(
+        registry: &Registry,
+        owner: usize,
+        address: SocketAddr,
+        receive_buffer: Option<usize>,
+    ) -> io::Result<Line> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        if let Some(bytes) = receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(socket.into());
         registry.register(&mut stream, Token(owner), Interest::READABLE | Interest::WRITABLE)?;
         Ok(Line { stream, out: Vec::new() })
-    }
-
-    /// The kernel is to hide little of a client that does not read.
-    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        SockRef::from(&self.stream).set_recv_buffer_size(bytes)
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
