@@ -37,8 +37,8 @@ WHY = {
         " checked each time."
     ),
     "echo-1048576": (
-        "A message that spans reads is gathered before it is acted on, and its echo is formed in the connection's own"
-        " bytes: it is copied more often than in a program that sends from what it gathered."
+        "A message that spans reads is copied together before it is acted on, and is checked to be UTF-8; its echo is"
+        " sent from where it was gathered. The bare program sends each part back as it comes."
     ),
     "echo-16384": (
         "A read ends in the middle of such a message, so most are gathered over two reads and copied once more; text is"
@@ -282,10 +282,10 @@ def fan_out(measured):
             if of(1000).get(name) and of(19000).get(name) and (name == "limit" or name.startswith("Tidings")):
                 growth.append(f"{said(name)} {medians(of(19000)[name]) / medians(of(1000)[name]):.2f}")
         lines += ["", table(measured, group(f"fan-out-{kind}"), title), ""]
-        lines += [
-            f"Bytes of a delivery: {bytes_of(measured, f'{kind}-1000')}. A delivery at 19,000 as a multiple of one at"
-            f" 1,000: {', '.join(growth)}."
-        ]
+        sizes_of = bytes_of(measured, f"{kind}-1000")
+        said_of = [f"Bytes of a delivery: {sizes_of}."] if sizes_of else []
+        said_of += [f"A delivery at 19,000 as a multiple of one at 1,000: {', '.join(growth)}."] if growth else []
+        lines += [" ".join(said_of)]
     lines += [
         "",
         (
@@ -325,11 +325,10 @@ def channels(measured):
 
 
 def polls(measured):
-    text = "Processor time of a delivery to a held poll, the next poll among it. "
-    return (
-        f"## Long poll\n\n{text}Bytes of a delivery:"
-        f" {bytes_of(measured, 'poll-1000')}.\n\n{table(measured, group('poll'))}"
-    )
+    text = "Processor time of a delivery to a held poll, the next poll among it."
+    if sizes_of := bytes_of(measured, "poll-1000"):
+        text += f" Bytes of a delivery: {sizes_of}."
+    return f"## Long poll\n\n{text}\n\n{table(measured, group('poll'))}"
 
 
 def echoes(measured):
@@ -381,7 +380,7 @@ def memory(measured):
         return ""
     names = []
     for by_server in found.values():
-        names += [name for name in by_server if said(name) not in names and not name.startswith("limit")]
+        names += [name for name in by_server if name not in names and not name.startswith("limit")]
     titles = {}
     for name in order(measured, names):
         titles.setdefault("Tidings" if name.startswith("Tidings") else name, []).append(name)

@@ -52,9 +52,17 @@ def main():
         print(f"left out: {sentence}")
     measured = report.about(servers, missing, others)
     rounds = 1 if options.quick else options.rounds
-    measured["rounds"] = rounds
     is_whole = not (options.quick or options.only)
-    measured["workloads"] = in_rounds(servers, others, rounds, options.only)
+    measured["workloads"] = {}
+
+    def keep(rounds_done):
+        """Whoever is stopped in the middle has what was measured."""
+        measured["rounds"] = rounds_done
+        measured["seconds"] = time.time() - measured["time"]
+        if is_whole:
+            MEASURED.write_text(json.dumps(measured))
+
+    in_rounds(measured["workloads"], servers, others, rounds, options.only, keep)
     if not options.quick:
         for name, measure in parts(servers, others).items():
             if name.startswith(options.only):
@@ -64,10 +72,7 @@ def main():
                 except (RuntimeError, OSError, subprocess.SubprocessError) as error:
                     measured["failed"].append(f"{name}: {error}")
                     print(f"    FAILED: {error}", flush=True)
-                measured["seconds"] = time.time() - measured["time"]
-                if is_whole:
-                    # Whoever is stopped in the middle has what was measured.
-                    MEASURED.write_text(json.dumps(measured))
+                keep(rounds)
     if is_whole:
         return finish(measured)
     report.print_rounds(measured)
@@ -96,9 +101,8 @@ def parts(servers, others):
     }
 
 
-def in_rounds(servers, others, rounds, only):
-    """{workload: {server: [{round, figure, bytes}]}}, servers interleaved within each round."""
-    measured = {}
+def in_rounds(measured, servers, others, rounds, only, keep):
+    """Fills {workload: {server: [{round, figure, bytes}]}}, servers interleaved within each round."""
     for number in range(rounds):
         began = time.monotonic()
         for workload in WORKLOADS:
@@ -122,7 +126,7 @@ def in_rounds(servers, others, rounds, only):
             print(f"{number + 1}/{rounds} {workload.title}: {', '.join(line)}", flush=True)
         took = time.monotonic() - began
         print(f"=== round {number + 1} of {rounds}: {took:.0f} s", flush=True)
-    return measured
+        keep(number + 1)
 
 
 def say(sentence):
