@@ -3,11 +3,11 @@
 //! | state | at the deadline |
 //! | --- | --- |
 //! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
-//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing if it has just asked |
+//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing while an answer is due |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
-//! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all |
+//! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all; it is later if we made it wait |
 
 use std::time::Duration;
 
