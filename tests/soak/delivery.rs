@@ -14,7 +14,8 @@ use mio::{Events, Poll, Registry};
 use crate::clients::{self, Format, Head, Heard, Offer, Part, Place, Reader, Responses, Result, Transport};
 use crate::common::PATIENCE;
 use crate::common::program::Program;
-use crate::lines::{Alarms, Line, Received, Rng};
+use crate::lines::{Alarms, Line, Received};
+use crate::rng::Rng;
 use crate::truth::{Chain, Sent, Truth, name};
 use crate::{ADDRESSES, metrics, sum};
 
@@ -171,7 +172,7 @@ impl World {
         let poll = Poll::new().map_err(|error| error.to_string())?;
         let registry = poll.registry().try_clone().map_err(|error| error.to_string())?;
         let (program, addresses) = start(&scale);
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let subscribers = 3 * scale.each;
         let subscribers = (0..subscribers).map(|nth| Subscriber::new(FIRST_SUBSCRIBER + nth, &mut rng)).collect();
         let mut rest = Surroundings {

@@ -14,7 +14,8 @@ use mio::{Events, Poll, Registry};
 use crate::clients::{self, Format, Gap, Head, Heard, Message, Part, Place, Reader, Responses, Result, Transport};
 use crate::common::PATIENCE;
 use crate::common::program::Program;
-use crate::lines::{Alarms, Line, Received, Rng};
+use crate::lines::{Alarms, Line, Received};
+use crate::rng::Rng;
 use crate::{ADDRESSES, measure, metrics, sum};
 
 /// More at once would mean that the server has stopped.
@@ -159,7 +160,7 @@ impl World {
             addresses,
             began: Instant::now(),
             alarms: Alarms::default(),
-            rng: Rng(seed),
+            rng: Rng::new(seed),
             counts: Counts::default(),
             linger_ms: scale.linger_ms,
             history_bytes: scale.history_bytes,

@@ -19,6 +19,9 @@ mod delivery;
 mod guests;
 mod lines;
 mod measure;
+#[path = "../kernel/rng.rs"]
+#[allow(dead_code, reason = "the simulation uses all of it")]
+mod rng;
 mod truth;
 
 use std::net::SocketAddr;
