@@ -27,9 +27,11 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// A message begins, with a frame of so many bytes. If `is_text`, it must be text as it is.
-    pub(super) fn begin(len: usize, binary: bool, is_text: bool, spares: &mut Spares) -> Gathered {
-        let mut buffer = spares.take_for(FRAME_HEAD_MAX + len);
+    /// A message begins, with a frame of `len` bytes, of which the first `here` have come. If `is_text`,
+    /// it must be text as it is.
+    pub(super) fn begin(len: usize, here: usize, binary: bool, is_text: bool, spares: &mut Spares) -> Gathered {
+        // What is only announced takes no large spare: its room counts as what has come, for all together.
+        let mut buffer = spares.take_for(FRAME_HEAD_MAX + len.min(4 * here));
         buffer.append(&[0; FRAME_HEAD_MAX]);
         Gathered { buffer, binary, checked: is_text.then_some(0) }
     }
@@ -154,7 +156,7 @@ pub(super) mod tests {
                 let payload = text(len);
                 let mut masked = payload.clone();
                 unmask(&mut masked, mask);
-                let mut message = Gathered::begin(len, binary, false, &mut Spares::default());
+                let mut message = Gathered::begin(len, len, binary, false, &mut Spares::default());
                 message.append(&mut masked, mask, 0).unwrap();
                 assert_eq!(message.payload(), payload);
                 let place = message.payload().as_ptr();
@@ -173,14 +175,14 @@ pub(super) mod tests {
         let whole = text(3 * BLOCK_BYTES);
         for (cut, is_whole) in (1..=12).map(|cut| (cut, str::from_utf8(&whole[..whole.len() - cut]).is_ok())) {
             let mut part = whole[..whole.len() - cut].to_vec();
-            let mut message = Gathered::begin(part.len(), false, true, &mut Spares::default());
+            let mut message = Gathered::begin(part.len(), 0, false, true, &mut Spares::default());
             assert_eq!(message.append(&mut part, [0; 4], 0), Ok(()));
             assert_eq!(message.check_end().is_ok(), is_whole, "{cut} bytes cut off");
         }
         for at in [0, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 1] {
             let mut part = vec![b'a'; 3 * BLOCK_BYTES];
             part[at] = 0xff;
-            let mut message = Gathered::begin(part.len(), false, true, &mut Spares::default());
+            let mut message = Gathered::begin(part.len(), 0, false, true, &mut Spares::default());
             assert_eq!(message.append(&mut part, [0; 4], 0), Err(Error::NotUtf8), "at {at}");
         }
     }

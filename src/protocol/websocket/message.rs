@@ -116,7 +116,7 @@ impl Decoder {
                     };
                     return Ok((Some(whole(payload, head.opcode == Opcode::Binary)?), start + length));
                 }
-                self.begin(&head, length, spares);
+                self.begin(&head, length, here, spares);
                 at = start;
             }
 
@@ -163,10 +163,10 @@ impl Decoder {
     }
 
     /// From here on the payload of this frame is gathered.
-    fn begin(&mut self, head: &FrameHead, length: usize, spares: &mut Spares) {
+    fn begin(&mut self, head: &FrameHead, length: usize, here: usize, spares: &mut Spares) {
         if self.message.is_none() {
             let binary = head.opcode == Opcode::Binary;
-            self.message = Some(Gathered::begin(length, binary, !binary && !head.compressed, spares));
+            self.message = Some(Gathered::begin(length, here, binary, !binary && !head.compressed, spares));
             self.compressed = head.compressed;
             self.fragments = 0;
         }
@@ -670,16 +670,19 @@ mod tests {
     }
 
     #[test]
-    fn a_large_spare_is_only_for_a_message_that_may_fill_it() {
+    fn a_large_spare_is_only_for_a_message_of_which_much_has_come() {
         let mut spares = Spares::default();
         let mut large = spares.take();
         large.append(&[0; 100_000]);
         spares.give(large);
         let limits = Limits { message_bytes_max: 100_000, fragments_max: 5 };
-        for (head, takes_it) in [(&b"\x82\xfe\x0f\xff\0\0\0\0"[..], false), (b"\x82\xfe\xff\xff\0\0\0\0", true)] {
+        for (length, here, takes_it) in
+            [(4095_u16, 4094, false), (65_535, 0, false), (65_535, 6000, false), (65_535, 6300, true)]
+        {
+            let mut bytes = [&[0x82, 0xfe][..], &length.to_be_bytes(), &[0; 4], &vec![7; here]].concat();
             let mut decoder = Decoder::default();
-            assert!(matches!(decoder.decode(&mut head.to_vec(), limits, None, &mut spares), Ok((None, 8))));
-            assert_eq!(decoder.room() >= 100_000, takes_it, "{head:02x?}");
+            assert!(matches!(decoder.decode(&mut bytes, limits, None, &mut spares), Ok((None, _))));
+            assert_eq!(decoder.room() >= 100_000, takes_it, "{here} of {length}");
         }
     }
 
