@@ -117,13 +117,13 @@ pub(super) mod tests {
                 assert!(str::from_utf8(&text[..len]).is_ok() && text.len() - len <= 3, "{text:02x?}");
             }
         };
-        for first in (0..=u8::MAX).step_by(crate::stride(15)) {
-            for second in (0..=u8::MAX).step_by(crate::stride(15)) {
+        for first in (0..=u8::MAX).step_by(crate::stride(29)) {
+            for second in (0..=u8::MAX).step_by(crate::stride(29)) {
                 agree(&[first, second]);
             }
         }
         let edges = *b"a\x7f\x80\x8f\x90\x9f\xa0\xbf\xc1\xc2\xe0\xed\xef\xf0\xf4\xf5";
-        for a in edges {
+        for a in edges.into_iter().step_by(crate::stride(3)) {
             for b in edges.into_iter().step_by(crate::stride(7)) {
                 for c in edges.into_iter().step_by(crate::stride(7)) {
                     agree(&[a, b, c]);
