@@ -171,6 +171,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_there_is_room_for_asks_for_no_memory() {
+        let mut buffer = Buffer::default();
+        assert_eq!(buffer.room(), 0);
+        buffer.reserve_exact(100);
+        buffer.append(b"some");
+        let (room, capacity) = (buffer.room(), buffer.capacity());
+        assert!(room >= 96, "{room}");
+        buffer.append(&vec![b'x'; room]);
+        assert_eq!((buffer.room(), buffer.capacity(), buffer.len()), (0, capacity, 4 + room));
+    }
+
+    #[test]
     fn what_goes_in_comes_out_at_every_split() {
         let text = b"one two three four five";
         for first in (0..=text.len()).step_by(crate::stride(3)) {

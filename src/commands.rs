@@ -308,6 +308,23 @@ mod tests {
         assert!(commands.push(publish("1")).is_ok());
         assert!(commands.push(publish("2")).is_ok());
         assert!(matches!(commands.push(publish("3")), Err(PublishError::Full)));
+        assert_eq!(commands.take_refused(), 2);
+        let error = PublishError::Full.to_string();
+        assert_eq!(error, "too many commands wait for the server's loop; try again later");
+    }
+
+    #[test]
+    fn who_waits_for_room_waits_no_longer_than_it_said() {
+        let (_, commands) = counted();
+        for _ in 0..3 {
+            assert_eq!(commands.push_when_room(publish("1"), Duration::ZERO), Ok(()));
+        }
+        assert_eq!(commands.push_when_room(publish("2"), Duration::ZERO), Err(PublishError::TimedOut));
+        assert_eq!(commands.take_refused(), 0, "who may wait was not refused");
+        assert!(commands.pop().is_some());
+        assert_eq!(commands.push_when_room(publish("2"), Duration::ZERO), Ok(()));
+        commands.close();
+        assert_eq!(commands.push_when_room(publish("3"), Duration::ZERO), Err(PublishError::Closed));
     }
 
     #[test]

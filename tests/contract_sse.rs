@@ -51,6 +51,23 @@ fn a_stream_for_http_1_0_ends_with_the_connection() {
     client.assert_closed();
 }
 
+/// protocol: who needs every byte takes `format=json`
+#[test]
+fn a_stream_for_http_1_0_has_the_message_object_too() {
+    let server = Server::start();
+    server.publish("a", "x\ry");
+    let mut client = server.request("GET /channels/a?after=E-0&format=json", EVENT_STREAM).http10().start();
+    client.response_head();
+    let mut body = String::new();
+    while !body.ends_with("}\n\n") {
+        let more = client.some();
+        assert!(!more.is_empty(), "the stream ended after {body:?}");
+        body.push_str(str::from_utf8(&more).unwrap());
+    }
+    let want = server.show("id: E-0\n\nid: E-1\ndata: {\"id\":\"E-1\",\"channel\":\"a\",\"time\":");
+    assert!(body.contains(&want) && body.ends_with(",\"data\":\"x\\ry\"}\n\n"), "{body:?}");
+}
+
 /// protocol: First bytes at once: `retry: <ms, jittered>`, `id: <cursor>`, blank line
 /// protocol: so a client that has seen no message still resumes exactly.
 #[test]

@@ -15,7 +15,7 @@ const DESCRIPTORS: u64 = 64;
 /// protocol: Who comes when the system has no descriptor left is answered 503 `too_many_connections` unread.
 #[test]
 fn who_comes_when_descriptors_are_spent_is_told_and_the_next_is_served() {
-    let program = Program::start(&[]);
+    let program = Program::start(&["--drain", "0"]);
     let process = i32::try_from(program.id()).expect("a process id");
     let limit = Some((DESCRIPTORS, DESCRIPTORS));
     rlimit::prlimit(process, rlimit::Resource::NOFILE, limit, None).expect("a limit may be lowered");
@@ -52,4 +52,5 @@ fn who_comes_when_descriptors_are_spent_is_told_and_the_next_is_served() {
     while request.send().status != 200 {
         assert!(begin.elapsed() < common::PATIENCE, "a place is free");
     }
+    assert_eq!(program.leave().code(), Some(0));
 }

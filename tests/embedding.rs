@@ -1,15 +1,23 @@
 //! What an embedder sees of its server: the app's own answers, why a server cannot start or go on,
 //! and what a publish says when nothing came of it.
 
+mod clients;
 mod common;
+mod kernel;
+mod wire;
 
 use std::error::Error as _;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clients::{BINARY, TEXT, client_frame};
 use common::http::Request;
-use tidings::{App, Code, Config, Error, PublishError, Response, Server};
+use tidings::{
+    Access, App, Code, Config, Error, Inbound, NoApp, Operation, Publication, PublishError, Published, Reaction,
+    Response, Server, Transport,
+};
 
 /// Answers some paths, and panics at one.
 struct Site;
@@ -47,6 +55,210 @@ fn an_app_answers_what_is_no_path_of_the_server() {
     assert_eq!(Request::new(address, "GET", "/nothing").send().status, 404);
     handle.stop();
     thread.join().expect("the server's thread ended without a panic");
+}
+
+/// Says of each request what it was asked about, and denies it.
+struct Wall;
+
+impl App for Wall {
+    fn authorize(&mut self, request: &tidings::Request<'_>, operation: Operation, channels: &[&str]) -> Access {
+        Access::Deny(format!("{} {operation:?} {}", request.method(), channels.join("+")))
+    }
+}
+
+/// protocol: not_allowed (403: the program that embeds the server says no)
+#[test]
+fn an_app_is_asked_about_each_request_to_channels() {
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Wall)));
+    for (method, target, asked) in [
+        ("POST", "/channels/b", "POST Publish b"),
+        ("DELETE", "/channels/b", "DELETE Delete b"),
+        ("GET", "/channels/b,a", "GET Subscribe a+b"),
+        ("GET", "/channels/a?transport=sse", "GET Subscribe a"),
+        ("GET", "/channels/a?transport=view", "GET Subscribe a"),
+        ("GET", "/channels", "GET Subscribe "),
+        ("GET", "/healthz", ""),
+        ("GET", "/metrics", ""),
+    ] {
+        let wire = server.connect();
+        server.send(wire, format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let answer = String::from_utf8(server.receive(wire)).expect("text");
+        let denied = format!(r#"{{"error":{{"status":403,"code":"not_allowed","message":"{asked}"}}}}"#);
+        match asked {
+            "" => assert!(answer.starts_with("HTTP/1.1 200 "), "{method} {target}: {answer}"),
+            _ => assert!(answer.ends_with(&format!("\r\n\r\n{denied}\n")), "{method} {target}: {answer}"),
+        }
+    }
+    let wire = server.connect();
+    server.send(wire, b"HEAD /channels/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(server.receive(wire).starts_with(b"HTTP/1.1 403 "));
+}
+
+/// Lets commands do what they like with channels whose names begin with `open`, and says of whom it
+/// hears.
+struct Doorman(Arc<Mutex<Vec<String>>>);
+
+impl Doorman {
+    fn note(&self, what: &str, channels: &[&str], transport: Transport) {
+        self.0.lock().expect("nobody panicked").push(format!("{what} {} {transport:?}", channels.join(",")));
+    }
+}
+
+impl App for Doorman {
+    fn authorize_command(&mut self, operation: Operation, channels: &[&str]) -> Access {
+        match channels.iter().find(|name| !name.starts_with("open")) {
+            None => Access::Allow,
+            Some(name) => Access::Deny(format!("{operation:?} in {name}: ask the doorman")),
+        }
+    }
+
+    fn subscribed(&mut self, channels: &[&str], transport: Transport) {
+        self.note("+", channels, transport);
+    }
+
+    fn unsubscribed(&mut self, channels: &[&str], transport: Transport) {
+        self.note("-", channels, transport);
+    }
+}
+
+/// protocol: not_allowed (403: the program that embeds the server says no)
+#[test]
+fn an_app_decides_on_each_command() {
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Doorman(Arc::default()))));
+    let mut socket = server.websocket("/channels/lobby", Some("tidings.v1"));
+    let denied = |words: &str| {
+        format!(
+            r#"text {{"error":{{"status":403,"code":"not_allowed","message":"{words}: ask the doorman"}},"ref":"r"}}"#
+        )
+    };
+    for (command, answer) in [
+        ("subscribe open.a,vault ref=r", denied("Subscribe in vault")),
+        ("publish vault ref=r\nx", denied("Publish in vault")),
+        ("subscribe open.a ref=r", r#"text {"subscribed":["lobby","open.a"]"#.to_owned()),
+        ("publish open.b ref=r\nx", r#"text {"published":{"id":"#.to_owned()),
+        // What it no longer wants to hear, nobody has to allow.
+        ("unsubscribe lobby ref=r", r#"text {"subscribed":["open.a"]"#.to_owned()),
+    ] {
+        server.send(socket.wire, &client_frame(TEXT, command.as_bytes()));
+        let heard = socket.heard(&mut server);
+        assert!(heard.len() == 1 && heard[0].starts_with(&answer), "{command}: {heard:?}");
+    }
+    assert_eq!((server.kept("vault"), server.kept("open.b")), (vec![], vec!["x".to_owned()]));
+}
+
+/// An app that says nothing of commands was not written for them.
+#[test]
+fn an_app_that_says_nothing_of_commands_allows_none() {
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(NoApp)));
+    let mut socket = server.websocket("/channels/a", Some("tidings.v1"));
+    for command in ["subscribe b", "publish a\nx"] {
+        server.send(socket.wire, &client_frame(TEXT, command.as_bytes()));
+        let denied = r#"text {"error":{"status":403,"code":"not_allowed","message":"commands are not allowed here"}}"#;
+        assert_eq!(socket.heard(&mut server), [denied], "{command}");
+    }
+    assert_eq!(server.kept("a"), [""; 0]);
+}
+
+/// Each channel of a subscriber comes once and goes once, however it came and went.
+#[test]
+fn an_app_hears_who_comes_and_who_goes() {
+    let heard = Arc::default();
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Doorman(Arc::clone(&heard)))));
+    let news = move || std::mem::take(&mut *heard.lock().expect("nobody panicked"));
+
+    let socket = server.websocket("/channels/open.b,open.a", Some("tidings.v1"));
+    assert_eq!(news(), ["+ open.a,open.b WebSocket"]);
+    for (command, heard) in [
+        ("subscribe open.c,open.a", &["+ open.c WebSocket"][..]),
+        ("subscribe open.a", &[]),
+        ("subscribe vault", &[]),
+        ("unsubscribe open.a,open.d", &["- open.a WebSocket"]),
+        ("unsubscribe open.a", &[]),
+        ("publish open.a\nx", &[]),
+    ] {
+        server.send(socket.wire, &client_frame(TEXT, command.as_bytes()));
+        assert_eq!(news(), heard, "{command}");
+    }
+    server.turns.os().reset(socket.wire);
+    server.settle();
+    let mut gone = news();
+    assert_eq!(gone.len(), 1);
+    let gone = gone.remove(0);
+    assert!(["- open.b,open.c WebSocket", "- open.c,open.b WebSocket"].contains(&gone.as_str()), "{gone}");
+
+    let poll = server.connect();
+    server.send(poll, &clients::get("open.a", "", ""));
+    assert_eq!(news(), ["+ open.a Poll"]);
+    let publisher = server.connect();
+    server.send(publisher, &clients::post("open.a", "", "", b"y"));
+    assert_eq!(news(), ["- open.a Poll"]);
+    for at_once in ["?after=earliest", "?wait=0"] {
+        server.send(poll, &clients::get("open.a", at_once, ""));
+        assert_eq!(news(), ["+ open.a Poll", "- open.a Poll"], "{at_once}");
+    }
+
+    let stream = server.connect();
+    server.send(stream, &clients::get("open.a", "?transport=sse", ""));
+    assert_eq!(news(), ["+ open.a Sse"]);
+    server.turns.os().close_client(stream);
+    server.settle();
+    assert_eq!(news(), ["- open.a Sse"]);
+}
+
+/// Does with a message what its first word says.
+struct Reacts;
+
+impl App for Reacts {
+    fn message(&mut self, message: &Inbound<'_>) -> Reaction {
+        let (word, rest) = message.payload.split_at(message.payload.iter().position(|&b| b == b' ').unwrap_or(0));
+        match word {
+            b"to" => {
+                let rest = String::from_utf8_lossy(rest).trim().to_owned();
+                Reaction::PublishTo(rest, "told".into())
+            }
+            b"reply" => Reaction::Reply(rest.to_vec()),
+            b"bytes" => Reaction::ReplyBinary(rest.to_vec()),
+            b"echo" => Reaction::Echo,
+            b"ignore" => Reaction::Ignore,
+            b"close" => Reaction::Close(1005, format!("{:?} {}", message.channels, message.binary)),
+            _ => Reaction::Publish,
+        }
+    }
+}
+
+#[test]
+fn an_app_decides_what_becomes_of_a_message() {
+    let mut server =
+        wire::Server::start_with(|config| config.drain = Duration::from_secs(3600), Some(Box::new(Reacts)));
+    let mut socket = server.websocket("/channels/a", Some("tidings.raw"));
+    let mut ask = |server: &mut wire::Server, opcode, message: &[u8]| {
+        server.send(socket.wire, &client_frame(opcode, message));
+        socket.heard(server)
+    };
+    let table: &[(u8, &[u8], &str)] = &[
+        (TEXT, b"publish", "text publish"),
+        (TEXT, b"to a", "text told"),
+        (TEXT, b"to b", ""),
+        // It is no channel's name: the log says so, and the client did nothing wrong.
+        (TEXT, b"to /b", ""),
+        (TEXT, b"ignore me", ""),
+        (TEXT, b"reply \xc3\xa9", "text  \u{e9}"),
+        (BINARY, b"reply \xff", "binary [32, 255]"),
+        (TEXT, b"bytes a", "binary [32, 97]"),
+        (TEXT, b"echo a", "text echo a"),
+        (BINARY, b"echo a", "binary [101, 99, 104, 111, 32, 97]"),
+    ];
+    for &(opcode, message, answer) in table {
+        let want: Vec<&str> = Some(answer).filter(|answer| !answer.is_empty()).into_iter().collect();
+        assert_eq!(ask(&mut server, opcode, message), want, "{}", String::from_utf8_lossy(message));
+    }
+    assert_eq!((server.kept("a"), server.kept("b")), (vec!["publish".into(), "told".into()], vec!["told".to_owned()]));
+
+    // Who leaves takes no messages, not even the app's own.
+    server.turns.drain();
+    assert_eq!(ask(&mut server, TEXT, b"to b"), [""; 0]);
+    assert_eq!(server.turns.engine().stats().head, 3);
+    assert_eq!(ask(&mut server, BINARY, b"close 1"), [r#"close 1000 ["a"] true"#]);
 }
 
 #[test]
@@ -111,4 +323,34 @@ fn a_publish_says_why_nothing_came_of_it() {
     while server.turn(Some(common::PATIENCE)).expect("the loop turns") {}
     let closed = handle.publish("a", "1").expect_err("it has left");
     assert_eq!(closed.to_string(), "the server has stopped");
+}
+
+/// What a running server finds only when it comes to the message.
+#[test]
+fn a_publish_of_the_program_is_refused_like_any_other() {
+    let server = common::TestServer::start_with(|config| {
+        config.channels_max = 1;
+        config.drain = Duration::from_secs(3600);
+    });
+    let publish = |channel, message: Publication| server.handle.publish_wait(channel, message, common::PATIENCE);
+    let code = |result: Result<Published, PublishError>| match result {
+        Err(PublishError::Refused(refusal)) => refusal.code,
+        other => panic!("{other:?}"),
+    };
+    let mut message = Publication::from("x");
+    message.event = Some("price".to_owned());
+    message.media_type = Some("text/csv".to_owned());
+    let published = publish("a", message).expect("there is room");
+    let answer = server.poll("a", "earliest");
+    let kept = &answer["messages"][0];
+    assert_eq!((kept["event"].str(), kept["type"].str()), ("price", "text/csv"));
+    assert_eq!(kept["id"].str(), published.id.to_string());
+
+    assert_eq!(code(publish("b", "x".into())), Code::ChannelsFull);
+    let mut stays = server.request("GET", "/channels/a?wait=120").start();
+    server.until_subscribed("a", "poll", 1);
+    server.handle.shutdown();
+    assert_eq!(code(publish("a", "x".into())), Code::Draining);
+    server.handle.stop();
+    assert!(stays.at_end());
 }

@@ -288,8 +288,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_escaped_comes_back_at_every_place_and_length() {
-        for length in (0..40).step_by(crate::stride(13)) {
-            for place in (0..=length).step_by(crate::stride(5)) {
+        for length in (0..40).step_by(crate::stride(39)) {
+            for place in (0..=length).step_by(crate::stride(13)) {
                 for special in ["\"", "\\", "\0", "\u{1f}", "é", "\"\\\n"] {
                     let text = format!("{}{special}{}", "a".repeat(place), "b".repeat(length - place));
                     check_string(&text);

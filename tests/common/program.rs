@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 pub struct Program {
     pub address: SocketAddr,
@@ -42,6 +42,13 @@ impl Program {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to leave, by SIGTERM, and waits until it has; how it ended.
+    pub fn leave(mut self) -> ExitStatus {
+        let sent = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill(1)").success());
+        self.child.wait().expect("it is a child of ours")
     }
 
     /// What the kernel says that the program has in memory.

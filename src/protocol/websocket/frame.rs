@@ -275,4 +275,18 @@ mod tests {
             assert_eq!(out.len() - 6, frame_len(len), "{opcode:?} {len}");
         }
     }
+
+    #[test]
+    fn a_compressed_frame_says_so_in_its_first_byte() {
+        for (opcode, len, want) in [
+            (Opcode::Text, 0, &b"\xc1\x00"[..]),
+            (Opcode::Binary, 125, b"\xc2\x7d"),
+            (Opcode::Text, 126, b"\xc1\x7e\x00\x7e"),
+        ] {
+            let payload = vec![b'x'; len];
+            let mut out = b"before".to_vec();
+            encode_compressed_frame(&mut out, opcode, &payload);
+            assert_eq!(out, [b"before", want, &payload].concat(), "{opcode:?} {len}");
+        }
+    }
 }
