@@ -35,7 +35,8 @@ pub enum Error {
     Name(String),
     /// The system failed in a way that no single connection explains.
     System(io::Error),
-    /// The app panicked, with this message. What it left half-done is not trusted.
+    /// The app panicked, with this message. What it left half-done is not trusted. In a program that is
+    /// built with `panic = "abort"` nobody hears of it: the program ends.
     Panicked(String),
 }
 

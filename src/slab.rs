@@ -63,6 +63,7 @@ impl<T> Slab<T> {
     }
 
     /// The value in this slot, if there is one.
+    #[inline]
     pub fn get(&self, slot: u32) -> Option<&T> {
         match self.slots.get(slot as usize) {
             Some(Slot::Full(value)) => Some(value),
@@ -71,6 +72,7 @@ impl<T> Slab<T> {
     }
 
     /// The value in this slot, if there is one, to be changed.
+    #[inline]
     pub fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
         match self.slots.get_mut(slot as usize) {
             Some(Slot::Full(value)) => Some(value),
@@ -123,15 +125,24 @@ impl<T> Default for Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
+    #[inline]
     fn index(&self, slot: u32) -> &T {
-        self.get(slot).unwrap_or_else(|| panic!("slot {slot} is empty"))
+        self.get(slot).unwrap_or_else(|| missing(slot))
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
+    #[inline]
     fn index_mut(&mut self, slot: u32) -> &mut T {
-        self.get_mut(slot).unwrap_or_else(|| panic!("slot {slot} is empty"))
+        self.get_mut(slot).unwrap_or_else(|| missing(slot))
     }
+}
+
+/// Once, and not wherever a slot is looked at.
+#[cold]
+#[inline(never)]
+fn missing(slot: u32) -> ! {
+    panic!("slot {slot} is empty")
 }
 
 #[cfg(test)]

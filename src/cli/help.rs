@@ -89,14 +89,12 @@ fn default(spec: &Spec) -> Option<String> {
 }
 
 /// What `--print-config` prints: name, value, source.
-pub(crate) fn config(chosen: &Chosen) -> String {
-    let mut settings = chosen.settings.clone();
+pub(crate) fn config(Chosen { mut settings, sources }: Chosen) -> String {
     let mut out = String::new();
-    for spec in options::specs() {
-        let (Some(variable), Some(source)) = (spec.variable(), chosen.sources.get(spec.long)) else { continue };
+    for (spec, source) in sources {
         let source = match source {
             Source::Default => "default".into(),
-            Source::Environment => format!("environment {variable}"),
+            Source::Environment => format!("environment {}", spec.variable().unwrap_or_default()),
             Source::Option => format!("option --{}", spec.long),
         };
         let value = spec.show(&mut settings).unwrap_or_else(|| "-".into());
@@ -161,7 +159,7 @@ mod tests {
         let environment = |name: &str| (name == "TIDINGS_HISTORY_AGE").then(|| "900".into());
         let arguments = ["--print-config", "--host=a", "--host=b"].map(Into::into);
         let Ok(Request::PrintConfig(chosen)) = options::read(arguments, environment) else { panic!() };
-        let printed = config(&chosen);
+        let printed = config(chosen);
         for line in [
             "listen                      127.0.0.1:8080       default",
             "host                        a,b                  option --host",

@@ -50,12 +50,11 @@ fn answer_or_serve() -> Result<(), Failure> {
     match options::read(std::env::args_os().skip(1), |name| std::env::var_os(name))? {
         Request::Help => answer(&help::text()),
         Request::Version => answer(&banner::version()),
-        Request::PrintConfig(chosen) => {
+        Request::PrintConfig(mut chosen) => {
             // Only what would serve is shown.
-            let mut settings = chosen.settings.clone();
-            settings.config.tokens = Sources::of(&settings).read().map_err(Failure::Usage)?;
-            addresses(&settings)?;
-            answer(&help::config(&chosen))
+            chosen.settings.config.tokens = Sources::of(&chosen.settings).read().map_err(Failure::Usage)?;
+            addresses(&chosen.settings)?;
+            answer(&help::config(chosen))
         }
         Request::Serve(settings) => serve(settings),
     }

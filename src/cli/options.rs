@@ -5,7 +5,6 @@
 //! option's variable is `TIDINGS_` and its name in capitals, so that it is not written down here;
 //! nor are defaults, which are `Config::default()`'s. An empty variable counts as not set.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -56,6 +55,12 @@ pub(crate) struct Spec {
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
     pub(crate) example: &'static str,
+}
+
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.long)
+    }
 }
 
 /// What kind of value an option has, where it goes and what it may be.
@@ -578,8 +583,8 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) settings: Settings,
-    /// By the option's long name.
-    pub(crate) sources: BTreeMap<&'static str, Source>,
+    /// In the order of the help; of questions there is none.
+    pub(crate) sources: Vec<(&'static Spec, Source)>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -604,7 +609,7 @@ pub(crate) fn read(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Request, UsageError> {
-    let mut given: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut given: Vec<(&'static str, String)> = Vec::new();
     let mut print_config = false;
     let mut parser = lexopt::Parser::from_args(arguments.into_iter().collect::<Vec<OsString>>());
     let mut before: Option<&Spec> = None;
@@ -628,15 +633,17 @@ pub(crate) fn read(
             Kind::Flag(_) => parser.optional_value().unwrap_or_else(|| "yes".into()),
             _ => parser.value().map_err(|_| UsageError(format!("--{} needs a value: {}", spec.long, spec.right())))?,
         };
-        given.entry(spec.long).or_default().push(utf8(spec, &format!("--{}", spec.long), value)?);
+        given.push((spec.long, utf8(spec, &format!("--{}", spec.long), value)?));
     }
 
     let mut settings = Settings::default();
-    let mut sources = BTreeMap::new();
+    let mut sources = Vec::new();
     for spec in specs() {
         let Some(variable) = spec.variable() else { continue };
-        let source = if let Some(texts) = given.get(spec.long) {
-            spec.set(&mut settings, texts).map_err(|wrong| wrong.at(&format!("--{} ", spec.long)))?;
+        let texts: Vec<String> =
+            given.iter().filter(|(long, _)| *long == spec.long).map(|(_, text)| text.clone()).collect();
+        let source = if !texts.is_empty() {
+            spec.set(&mut settings, &texts).map_err(|wrong| wrong.at(&format!("--{} ", spec.long)))?;
             Source::Option
         } else if let Some(value) = environment(&variable).filter(|value| !value.is_empty()) {
             let texts = split_list(spec, utf8(spec, &variable, value)?);
@@ -645,7 +652,7 @@ pub(crate) fn read(
         } else {
             Source::Default
         };
-        sources.insert(spec.long, source);
+        sources.push((spec, source));
     }
     check_together(&settings)?;
     Ok(if print_config { Request::PrintConfig(Chosen { settings, sources }) } else { Request::Serve(settings) })
@@ -800,9 +807,10 @@ mod tests {
             Ok(Request::PrintConfig(chosen)) => chosen,
             other => panic!("{other:?}"),
         };
-        assert_eq!(chosen.sources["ping"], Source::Option);
-        assert_eq!(chosen.sources["drain"], Source::Environment);
-        assert_eq!(chosen.sources["drain-grace"], Source::Default);
+        let source = |long| chosen.sources.iter().find(|(spec, _)| spec.long == long).map(|(_, source)| *source);
+        assert_eq!(source("ping"), Some(Source::Option));
+        assert_eq!(source("drain"), Some(Source::Environment));
+        assert_eq!(source("drain-grace"), Some(Source::Default));
         assert_eq!(chosen.settings.config.drain, Duration::from_secs(1));
     }
 
