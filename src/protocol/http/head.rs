@@ -21,7 +21,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Status;
 
-use super::{Error, decode_authority, is_token_byte, is_value_byte};
+use super::{Authority, Error, decode_authority, is_token_byte, is_value_byte};
 
 /// Header lines in one head. Browsers send about 20; more than this is 431.
 pub const HEADERS_MAX: usize = 64;
@@ -147,9 +147,8 @@ pub struct RequestHead<'a> {
     pub query: Option<&'a str>,
     /// The client's version.
     pub version: Version,
-    /// The authority: the target's if it has one, else the Host header. Always there in HTTP/1.1;
-    /// [`decode_authority`] splits it.
-    pub host: Option<&'a str>,
+    /// The target's authority if it has one, else that of the Host header. Always there in HTTP/1.1.
+    pub host: Option<Authority<'a>>,
     /// How the end of the body is known.
     pub body: BodyLength,
     /// The client would send another request on this connection.
@@ -253,7 +252,7 @@ fn decode_method(method: &str) -> Method {
 }
 
 struct Target<'a> {
-    authority: Option<&'a str>,
+    authority: Option<Authority<'a>>,
     path: &'a str,
     query: Option<&'a str>,
 }
@@ -276,8 +275,7 @@ fn decode_target<'a>(target: &'a str, method_name: &str) -> Result<Target<'a>, E
             let rest = strip_scheme(target).ok_or(Error::TargetForm)?;
             let (authority, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             // RFC 9110 4.2.4: userinfo in a target is an error; it is no host either.
-            decode_authority(authority).ok_or(Error::HostInvalid)?;
-            (Some(authority), resource)
+            (Some(decode_authority(authority.as_bytes()).ok_or(Error::HostInvalid)?), resource)
         }
     };
     let (path, query) = match resource.bytes().position(|byte| byte == b'?') {
@@ -305,17 +303,13 @@ fn is_target_byte(byte: u8) -> bool {
 /// RFC 9112 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1
 /// request message that lacks a Host header field and to any request message that contains more
 /// than one Host header field line or a Host header field with an invalid field value."
-fn decode_host<'a>(fields: Fields<'a>, version: Version) -> Result<Option<&'a str>, Error> {
+fn decode_host(fields: Fields<'_>, version: Version) -> Result<Option<Authority<'_>>, Error> {
     let mut hosts = fields.values("Host");
     match (hosts.next(), hosts.next()) {
         (None, _) if version == Version::Http11 => Err(Error::HostMissing),
         (None, _) => Ok(None),
         (Some(_), Some(_)) => Err(Error::HostRepeated),
-        (Some(value), None) => {
-            let host = str::from_utf8(value).map_err(|_| Error::HostInvalid)?;
-            decode_authority(host).ok_or(Error::HostInvalid)?;
-            Ok(Some(host))
-        }
+        (Some(value), None) => decode_authority(value).map(Some).ok_or(Error::HostInvalid),
     }
 }
 
@@ -474,7 +468,8 @@ mod tests {
             assert_eq!(&bytes[end..], b"GET /next");
             assert_eq!((head.method, head.version), (Method::Get, Version::Http11));
             assert_eq!((head.path, head.query), ("/channels/a%2Cb", Some("after=1-2&x")));
-            assert_eq!((head.host, head.body), (Some("localhost:8080"), BodyLength::None));
+            let host = Authority { host: b"localhost", port: Some(8080) };
+            assert_eq!((head.host, head.body), (Some(host), BodyLength::None));
             assert_eq!((head.keep_alive, head.expect_continue), (true, false));
             assert_eq!(head.header("ACCEPT"), Some(&b"a"[..]));
             assert_eq!(head.headers("accept").collect::<Vec<_>>(), [b"a", b"b"]);
@@ -678,10 +673,13 @@ mod tests {
         ] {
             decode(format!("{line}\r\nHost: a\r\n\r\n").as_bytes(), |found| {
                 let (head, _) = found.unwrap();
-                assert_eq!((head.host, head.path, head.query), (Some(host), path, query), "{line}");
+                let found = (head.host.unwrap().to_string(), head.path, head.query);
+                assert_eq!(found, (host.to_owned(), path, query), "{line}");
             });
         }
-        decode(b"GET http://b/ HTTP/1.0\r\n\r\n", |found| assert_eq!(found.unwrap().0.host, Some("b")));
+        decode(b"GET http://b/ HTTP/1.0\r\n\r\n", |found| {
+            assert_eq!(found.unwrap().0.host, Some(Authority { host: b"b", port: None }));
+        });
         decode(b"GET / HTTP/1.0\r\n\r\n", |found| assert_eq!(found.unwrap().0.host, None));
     }
 
