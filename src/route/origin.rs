@@ -133,6 +133,9 @@ pub(super) fn check_read(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
 
 /// The listed origin of a request, to echo in `Access-Control-Allow-Origin`: exactly, never `*`.
 pub fn cors_origin<'h>(head: &'h RequestHead<'_>, policy: &Policy) -> Option<&'h [u8]> {
+    if !policy.lists_origins() {
+        return None;
+    }
     let origin = at_most_once(head, "origin", Code::OriginNotAllowed).ok().flatten()?;
     policy.lists(origin).then_some(origin)
 }
