@@ -34,15 +34,32 @@ pub(super) struct Reply {
 
 /// What an answer says besides its status.
 pub(super) struct Content<'a> {
-    pub media_type: &'a str,
-    pub body: &'a [u8],
+    media_type: MediaType<'a>,
+    body: &'a [u8],
+}
+
+/// What its content is. The two that most answers have are written as they are.
+enum MediaType<'a> {
+    Json,
+    Text,
+    Other(&'a str),
 }
 
 impl<'a> Content<'a> {
     /// This JSON, ended by a newline: whoever reads it in a terminal has the prompt on its own line.
     pub fn json(body: &'a mut Vec<u8>) -> Content<'a> {
         body.push(b'\n');
-        Content { media_type: "application/json", body }
+        Content { media_type: MediaType::Json, body }
+    }
+
+    /// A word for people and machines.
+    pub fn text(body: &'a [u8]) -> Content<'a> {
+        Content { media_type: MediaType::Text, body }
+    }
+
+    /// Anything else.
+    pub fn of(media_type: &'a str, body: &'a [u8]) -> Content<'a> {
+        Content { media_type: MediaType::Other(media_type), body }
     }
 }
 
@@ -273,6 +290,7 @@ impl Engine {
             return 0;
         };
         let media_type = form::content_type(&message);
+        let content = Content::of(media_type, message.payload.bytes());
         if form::needs_attachment(media_type) {
             http::header(out, "Content-Disposition", b"attachment");
         }
@@ -284,7 +302,7 @@ impl Engine {
             http::header(out, "Tidings-Event", &encoded);
         }
         cursor_header(out, "Tidings-Cursor", message.id);
-        finish(out, &reply, status, Some(Content { media_type, body: message.payload.bytes() }));
+        finish(out, &reply, status, Some(content));
         1
     }
 
@@ -340,7 +358,11 @@ fn vary_and_cors(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
 fn finish(out: &mut Vec<u8>, reply: &Reply, status: u16, content: Option<Content<'_>>) {
     match &content {
         Some(Content { media_type, body }) => {
-            http::header(out, "Content-Type", media_type.as_bytes());
+            match media_type {
+                MediaType::Json => http::fixed_lines(out, "Content-Type: application/json\r\n"),
+                MediaType::Text => http::fixed_lines(out, "Content-Type: text/plain\r\n"),
+                MediaType::Other(media_type) => http::header(out, "Content-Type", media_type.as_bytes()),
+            }
             http::header_number(out, "Content-Length", body.len() as u64);
         }
         // RFC 9110 8.6: no Content-Length in a 204; elsewhere it says that nothing follows.

@@ -181,10 +181,10 @@ impl Engine {
                 });
             }
             Action::Health => {
-                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ok\n" }), |_| {});
+                self.answer(index, reply, 200, Some(Content::text(b"ok\n")), |_| {});
             }
             Action::Ready => {
-                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
+                self.answer(index, reply, 200, Some(Content::text(b"ready\n")), |_| {});
             }
             Action::Metrics => self.scrape(index, reply),
             Action::App => self.answer_app(index, reply, head, body)?,
@@ -238,7 +238,7 @@ impl Engine {
     }
 
     fn answer_page(&mut self, index: u32, reply: &Reply, page: &pages::Page) {
-        let content = Content { media_type: page.media_type, body: page.body };
+        let content = Content::of(page.media_type, page.body);
         self.answer(index, reply, 200, Some(content), |out| {
             http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
             http::header(out, "Referrer-Policy", b"no-referrer");
@@ -248,7 +248,7 @@ impl Engine {
     /// What a browser has already it need not load again, but it asks each time.
     fn answer_script(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, script: &pages::Script) {
         let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
-        let content = Content { media_type: script.media_type, body: script.body };
+        let content = Content::of(script.media_type, script.body);
         let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
         let reply = Reply { may_be_kept: true, ..reply.clone() };
         self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
@@ -265,7 +265,7 @@ impl Engine {
         let status = if (200..600).contains(&response.status) { response.status } else { 500 };
         // RFC 9110 15.3.5, 15.4.5: these have no content, and its first byte would begin the next answer.
         let has_content = !matches!(status, 204 | 304);
-        let content = has_content.then_some(Content { media_type: &response.content_type, body: &response.body });
+        let content = has_content.then_some(Content::of(&response.content_type, &response.body));
         self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
