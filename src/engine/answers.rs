@@ -6,14 +6,12 @@
 use super::Engine;
 use crate::app::Transport;
 use crate::connection::{CloseReason, Flags, State};
-use crate::cursor::Cursor;
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::json;
 use crate::route::{self, CORS_EXPOSE_HEADERS};
-use crate::text::write_cursor;
 
 /// In what manner a request is to be answered.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +128,7 @@ impl Engine {
                 http::header(out, "Allow", allow.as_bytes());
             }
             if let Some(cursor) = refusal.cursor {
-                cursor_header(out, "Tidings-Cursor", cursor);
+                http::header_cursor(out, "Tidings-Cursor", cursor);
             }
             if refusal.passes() {
                 http::header_number(out, "Retry-After", RETRY_AFTER_SECONDS);
@@ -264,7 +262,7 @@ impl Engine {
         let reply = self.held_reply(index);
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
-        cursor_header(out, "Tidings-Cursor", cursor);
+        http::header_cursor(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content::json(body)));
         self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
     }
@@ -285,7 +283,7 @@ impl Engine {
         }
         let Some(message) = message else {
             // Nothing of these channels is left after the subscriber: the head is its place too.
-            cursor_header(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
+            http::header_cursor(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
             finish(out, &reply, status, None);
             return 0;
         };
@@ -294,14 +292,14 @@ impl Engine {
         if form::needs_attachment(media_type) {
             http::header(out, "Content-Disposition", b"attachment");
         }
-        cursor_header(out, "Tidings-Id", message.id);
+        http::header_cursor(out, "Tidings-Id", message.id);
         http::header(out, "Tidings-Channel", message.channel.as_bytes());
         if let Some(event) = message.event {
             let mut encoded = Vec::new();
             http::percent_encode_header(&mut encoded, event.as_bytes());
             http::header(out, "Tidings-Event", &encoded);
         }
-        cursor_header(out, "Tidings-Cursor", message.id);
+        http::header_cursor(out, "Tidings-Cursor", message.id);
         finish(out, &reply, status, Some(content));
         1
     }
@@ -318,11 +316,6 @@ impl Engine {
             origin: connection.cold.as_ref().and_then(|cold| cold.origin.clone()),
         }
     }
-}
-
-/// Appends a header line whose value is a cursor, or an id.
-pub(super) fn cursor_header(out: &mut Vec<u8>, name: &str, cursor: Cursor) {
-    http::header_with(out, name, |out| write_cursor(out, cursor));
 }
 
 fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
@@ -363,11 +356,11 @@ fn finish(out: &mut Vec<u8>, reply: &Reply, status: u16, content: Option<Content
                 MediaType::Text => http::fixed_lines(out, "Content-Type: text/plain\r\n"),
                 MediaType::Other(media_type) => http::header(out, "Content-Type", media_type.as_bytes()),
             }
-            http::header_number(out, "Content-Length", body.len() as u64);
+            http::content_length(out, body.len());
         }
         // RFC 9110 8.6: no Content-Length in a 204; elsewhere it says that nothing follows.
         None if matches!(status, 204 | 304) || reply.head_only => {}
-        None => http::header(out, "Content-Length", b"0"),
+        None => http::content_length(out, 0),
     }
     http::finish_head(out);
     if let (Some(content), false) = (&content, reply.head_only) {

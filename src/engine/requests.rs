@@ -4,7 +4,7 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Content, Reply, cursor_header};
+use super::answers::{Content, Reply};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::Request;
@@ -153,7 +153,7 @@ impl Engine {
                 let cursor = self.hub.cursor(self.hub.head());
                 self.answer(index, reply, 200, None, |out| {
                     http::header(out, "Content-Type", b"application/json");
-                    cursor_header(out, "Tidings-Cursor", cursor);
+                    http::header_cursor(out, "Tidings-Cursor", cursor);
                 });
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {

@@ -81,14 +81,15 @@ fn check_first_byte(bytes: &[u8]) -> Result<(), Error> {
 /// How many bytes there are before the first control byte other than tab.
 fn text_length(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk::<8>() {
-        match first_control_byte(word) {
-            None => at += 8,
-            Some(tab) if word[tab] == b'\t' => at += tab + 1,
+    loop {
+        let (words, rest) = bytes[at..].as_chunks::<8>();
+        let found = words.iter().enumerate().find_map(|(nth, word)| Some(8 * nth + first_control_byte(word)?));
+        match found {
+            Some(tab) if bytes[at + tab] == b'\t' => at += tab + 1,
             Some(control) => return at + control,
+            None => return bytes.len() - rest.len() + rest.iter().take_while(|&&byte| is_value_byte(byte)).count(),
         }
     }
-    at + bytes[at..].iter().take_while(|&&byte| is_value_byte(byte)).count()
 }
 
 /// Looks at eight bytes in one word: `x - 0x20` borrows into a byte's top bit exactly if the byte
@@ -205,7 +206,7 @@ pub fn decode_head<'h, 'b>(bytes: &'b [u8], scratch: &'h mut Headers<'b>) -> Res
         return Err(Error::RequestLine);
     };
 
-    let fields = Fields(request.headers);
+    let fields = Fields::new(request.headers);
     let method_name = method;
     let method = decode_method(method_name);
     let version = if minor_version == 0 { Version::Http10 } else { Version::Http11 };
@@ -392,13 +393,24 @@ fn decode_expect_continue(fields: Fields<'_>, version: Version, body: BodyLength
     Ok(expected && version == Version::Http11 && !matches!(body, BodyLength::None | BodyLength::Length(0)))
 }
 
-/// The header lines of one head. At most 64, so looking them through beats any map.
+/// The header lines of one head. At most 64, so looking them through beats any map. But most of the
+/// names that are looked for are not there, and the lengths of those that are tell it of nearly all.
 #[derive(Copy, Clone)]
-struct Fields<'a>(&'a [httparse::Header<'a>]);
+struct Fields<'a> {
+    lines: &'a [httparse::Header<'a>],
+    /// One bit for each length that a name has, from 64 on again from the first.
+    lengths: u64,
+}
 
 impl<'a> Fields<'a> {
+    fn new(lines: &'a [httparse::Header<'a>]) -> Fields<'a> {
+        let lengths = lines.iter().fold(0, |lengths, line| lengths | length_bit(line.name));
+        Fields { lines, lengths }
+    }
+
     fn values<'n>(self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+        let lines = if self.lengths & length_bit(name) == 0 { &[] } else { self.lines };
+        lines.iter().filter(move |line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value)
     }
 
     fn has_token(self, name: &str, token: &str) -> bool {
@@ -409,6 +421,10 @@ impl<'a> Fields<'a> {
             false => is_token(list),
         })
     }
+}
+
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
 }
 
 /// RFC 9110 5.6.3: `OWS = *( SP / HTAB )`.

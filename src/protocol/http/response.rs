@@ -5,7 +5,8 @@
 //! control byte gets into one. RFC 9112 4, RFC 9110 5.5, 5.6.7, 6.6.1.
 
 use super::is_token_byte;
-use crate::text::write_decimal;
+use crate::cursor::Cursor;
+use crate::text::{write_cursor, write_decimal};
 
 /// The interim answer to `Expect: 100-continue`, whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -34,7 +35,10 @@ pub fn fixed_lines(out: &mut Vec<u8>, lines: &'static str) {
 /// Appends a header line. A control byte in `value` is our own mistake: a panic in debug builds,
 /// otherwise a `?`, so that no value can ever end the line.
 pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    header_with(out, name, |out| out.extend_from_slice(value));
+    start_line(out, name);
+    let start = out.len();
+    out.extend_from_slice(value);
+    finish_line(out, start);
 }
 
 /// Appends a header line whose value is a number.
@@ -44,12 +48,18 @@ pub fn header_number(out: &mut Vec<u8>, name: &str, value: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a header line whose value `write` appends.
-pub fn header_with(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+/// Appends `Content-Length`, which nearly every head has.
+pub fn content_length(out: &mut Vec<u8>, bytes: usize) {
+    out.extend_from_slice(b"Content-Length: ");
+    write_decimal(out, bytes as u64);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a header line whose value is a cursor, or an id.
+pub fn header_cursor(out: &mut Vec<u8>, name: &str, value: Cursor) {
     start_line(out, name);
-    let start = out.len();
-    write(out);
-    finish_line(out, start);
+    write_cursor(out, value);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn start_line(out: &mut Vec<u8>, name: &str) {
@@ -186,7 +196,7 @@ mod tests {
         let mut out = Vec::new();
         start_response(&mut out, 200, &Date::from_unix_ms(784_111_777_000));
         header(&mut out, "Content-Type", b"application/json");
-        header_number(&mut out, "Content-Length", 2);
+        content_length(&mut out, 2);
         finish_head(&mut out);
         let want = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\n\
                     Content-Length: 2\r\n\r\n";

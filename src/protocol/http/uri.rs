@@ -29,13 +29,12 @@ impl fmt::Display for Authority<'_> {
 pub fn decode_authority(text: &[u8]) -> Option<Authority<'_>> {
     let host_end = match text {
         [b'[', literal @ ..] => literal.iter().position(|&byte| byte == b']')? + 2,
-        // RFC 3986 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`. An IPv4 address is one.
-        _ => text.iter().position(|&byte| !REG_NAME[usize::from(byte)]).unwrap_or(text.len()),
+        _ => reg_name_length(text),
     };
     let (host, rest) = text.split_at(host_end);
     let host_is_valid = match host {
         [b'[', literal @ .., b']'] => str::from_utf8(literal).ok()?.parse::<Ipv6Addr>().is_ok(),
-        _ => !host.is_empty() && percent_decode(host, false).is_some(),
+        _ => !host.is_empty(),
     };
     let port = match rest {
         [] => None,
@@ -47,6 +46,19 @@ pub fn decode_authority(text: &[u8]) -> Option<Authority<'_>> {
     host_is_valid.then_some(Authority { host, port })
 }
 
+/// How much of a text is `reg-name = *( unreserved / pct-encoded / sub-delims )` (RFC 3986 3.2.2). An
+/// IPv4 address is one.
+fn reg_name_length(text: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        length += text[length..].iter().take_while(|&&byte| REG_NAME[usize::from(byte)]).count();
+        match text[length..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => length += 3,
+            _ => return length,
+        }
+    }
+}
+
 fn decode_port(digits: &[u8]) -> Option<u16> {
     digits.iter().try_fold(0u16, |port, &digit| {
         let value = digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
@@ -54,13 +66,13 @@ fn decode_port(digits: &[u8]) -> Option<u16> {
     })
 }
 
-/// The bytes of a `reg-name`. Each request has one to be looked at: a table is the quickest.
+/// The bytes of a `reg-name` but for `%`. Each request has one to be looked at: a table is the quickest.
 const REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
         table[byte] = is_unreserved(byte as u8)
-            || matches!(byte as u8, b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+            || matches!(byte as u8, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
         byte += 1;
     }
     table
