@@ -60,11 +60,18 @@ pub fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     STANDARD.encode_slice(bytes, &mut out[start..]).expect("three bytes make four characters");
 }
 
-/// The place of the first special byte.
+/// The place of the first special byte: only the block with it, or the rest, is walked.
+pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> {
+    let clean = clean_blocks(bytes, &is_special);
+    let nth = bytes[clean..].iter().position(|&byte| is_special(byte))?;
+    Some(clean + nth)
+}
+
+/// How many bytes there are in the whole blocks before the first one with a special byte.
 ///
 /// Looks at whole blocks without leaving one early, which the compiler turns into vector
-/// instructions; only the block with the byte, or the rest, is walked.
-pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> {
+/// instructions, if what is special is told without a branch.
+pub fn clean_blocks(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> usize {
     let mut clean = 0;
     for block in bytes.chunks_exact(16) {
         if block.iter().fold(false, |any, &byte| any | is_special(byte)) {
@@ -72,8 +79,7 @@ pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> 
         }
         clean += block.len();
     }
-    let nth = bytes[clean..].iter().position(|&byte| is_special(byte))?;
-    Some(clean + nth)
+    clean
 }
 
 #[cfg(test)]

@@ -108,15 +108,6 @@ impl Engine {
         }
     }
 
-    /// 200 with a JSON body that `write` makes.
-    pub(super) fn answer_json(&mut self, index: u32, reply: &Reply, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        write(&mut body);
-        self.answer(index, reply, 200, Some(Content::json(&mut body)), |_| {});
-        self.body = body;
-    }
-
     /// Says why not, and what would be right.
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
         self.count_refusal(refusal.code);
@@ -258,13 +249,13 @@ impl Engine {
         body.clear();
         let messages = self.hub.merged_after(index).map(|key| self.hub.message(key));
         let head = self.hub.cursor(self.hub.head());
-        let cursor = form::poll_body(head, gap, messages, self.config.poll_bytes_max, body);
+        let (cursor, count) = form::poll_body(head, gap, messages, self.config.poll_bytes_max, body);
         let reply = self.held_reply(index);
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
         http::header_cursor(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content::json(body)));
-        self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
+        count
     }
 
     /// Appends the whole raw answer of a poll: one message, or 204. Tells how many.

@@ -69,8 +69,7 @@ impl Engine {
         }
         let reply = self.reply_to(index, &head);
         let done = match routed {
-            Ok(Action::Publish(publish)) => self.publish(index, &reply, &head, publish, body),
-            Ok(action) => self.act(index, &reply, &head, body, action),
+            Ok(ref action) => self.act(index, &reply, &head, body, action),
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = done {
@@ -131,18 +130,18 @@ impl Engine {
         reply: &Reply,
         head: &RequestHead<'_>,
         body: &[u8],
-        action: Action,
+        action: &Action,
     ) -> Result<(), Refusal> {
-        let token = self.judge(head, &action)?;
+        let token = self.judge(head, action)?;
         if self.leaving.is_some()
             && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
         {
             return Err(draining());
         }
         match action {
-            Action::Publish(_) => {}
+            Action::Publish(publish) => self.publish(index, reply, publish, body)?,
             Action::Subscribe(subscribe) => {
-                let denial = self.denial_of_inbound(head, &subscribe);
+                let denial = self.denial_of_inbound(head, subscribe);
                 self.subscribe(index, reply, subscribe)?;
                 self.access.hold(index, token);
                 if let Some(denial) = denial {
@@ -164,9 +163,9 @@ impl Engine {
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
             Action::Client => self.answer_script(index, reply, head, &pages::CLIENT),
-            Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
+            Action::List { prefix, after } => self.list(index, reply, prefix, after.as_deref()),
             Action::Delete { channel } => {
-                self.hub.delete(&channel);
+                self.hub.delete(channel);
                 self.answer(index, reply, 204, None, |_| {});
             }
             Action::Preflight { allow } => {

@@ -403,7 +403,8 @@ impl<'a> Query<'a> {
     /// Reads the known parameters and does not look at the others at all.
     fn read_only(head: &RequestHead<'a>, known: &[&'static str]) -> Result<Query<'a>, Refusal> {
         let mut query = Query(Vec::new());
-        for pair in head.query.unwrap_or_default().split('&') {
+        let Some(text) = head.query else { return Ok(query) };
+        for pair in text.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = http::percent_decode(name.as_bytes(), true) else { continue };
             let Some(&name) = known.iter().find(|known| known.as_bytes() == &*name) else { continue };

@@ -100,7 +100,7 @@ pub(super) fn check_host(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
 }
 
 fn is_loopback_name(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"localhost") || name == b"127.0.0.1" || name == b"[::1]"
+    matches!(name, b"localhost" | b"127.0.0.1" | b"[::1]") || name.eq_ignore_ascii_case(b"localhost")
 }
 
 /// For WebSocket, POST, DELETE: a browser sends `Origin` with each of them, so its absence means

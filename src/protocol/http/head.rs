@@ -22,6 +22,7 @@ use std::mem::MaybeUninit;
 use httparse::Status;
 
 use super::{Authority, Error, decode_authority, is_token_byte, is_value_byte};
+use crate::text::clean_blocks;
 
 /// Header lines in one head. Browsers send about 20; more than this is 431.
 pub const HEADERS_MAX: usize = 64;
@@ -80,16 +81,15 @@ fn check_first_byte(bytes: &[u8]) -> Result<(), Error> {
 
 /// How many bytes there are before the first control byte other than tab.
 fn text_length(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        let (words, rest) = bytes[at..].as_chunks::<8>();
-        let found = words.iter().enumerate().find_map(|(nth, word)| Some(8 * nth + first_control_byte(word)?));
-        match found {
-            Some(tab) if bytes[at + tab] == b'\t' => at += tab + 1,
+    let mut at = clean_blocks(bytes, |byte| !is_value_byte(byte));
+    while let Some(word) = bytes[at..].first_chunk::<8>() {
+        match first_control_byte(word) {
+            None => at += 8,
+            Some(tab) if word[tab] == b'\t' => at += tab + 1,
             Some(control) => return at + control,
-            None => return bytes.len() - rest.len() + rest.iter().take_while(|&&byte| is_value_byte(byte)).count(),
         }
     }
+    at + bytes[at..].iter().take_while(|&&byte| is_value_byte(byte)).count()
 }
 
 /// Looks at eight bytes in one word: `x - 0x20` borrows into a byte's top bit exactly if the byte

@@ -30,5 +30,5 @@ pub fn is_token_byte(byte: u8) -> bool {
 
 /// RFC 9110 5.5: the bytes of a field value: visible ASCII, space, tab, and obs-text.
 fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || !byte.is_ascii_control()
+    (byte == b'\t') | !byte.is_ascii_control()
 }

@@ -8,6 +8,8 @@ use core::net::Ipv6Addr;
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use crate::text::position;
+
 /// A host and perhaps a port, as in `Host` and in `http://` targets.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
@@ -85,8 +87,7 @@ const fn is_unreserved(byte: u8) -> bool {
 /// Replaces each `%` and two hex digits by their byte and, in a query, each `+` by a space.
 /// `None`: a `%` without two hex digits.
 pub fn percent_decode(text: &[u8], plus_is_space: bool) -> Option<Cow<'_, [u8]>> {
-    let is_plain = |&byte: &u8| byte != b'%' && !(plus_is_space && byte == b'+');
-    if text.iter().all(is_plain) {
+    if position(text, |byte| (byte == b'%') | (plus_is_space & (byte == b'+'))).is_none() {
         return Some(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
