@@ -381,9 +381,11 @@ fn decoded(path: &str) -> Result<Cow<'_, [u8]>, Refusal> {
 
 /// A header field that means nothing when it is there several times.
 fn at_most_once<'h>(head: &'h RequestHead<'_>, name: &str, code: Code) -> Result<Option<&'h [u8]>, Refusal> {
-    match head.header_count(name) {
-        0 | 1 => Ok(head.header(name)),
-        count => Err(Refusal::new(code, format!("the header {name} is there {count} times; give it once"))),
+    let mut values = head.headers(name);
+    let first = values.next();
+    match values.count() {
+        0 => Ok(first),
+        more => Err(Refusal::new(code, format!("the header {name} is there {} times; give it once", more + 1))),
     }
 }
 

@@ -206,7 +206,7 @@ pub fn decode_head<'h, 'b>(bytes: &'b [u8], scratch: &'h mut Headers<'b>) -> Res
         return Err(Error::RequestLine);
     };
 
-    let fields = Fields::new(request.headers);
+    let fields = Fields(request.headers);
     let method_name = method;
     let method = decode_method(method_name);
     let version = if minor_version == 0 { Version::Http10 } else { Version::Http11 };
@@ -393,24 +393,13 @@ fn decode_expect_continue(fields: Fields<'_>, version: Version, body: BodyLength
     Ok(expected && version == Version::Http11 && !matches!(body, BodyLength::None | BodyLength::Length(0)))
 }
 
-/// The header lines of one head. At most 64, so looking them through beats any map. But most of the
-/// names that are looked for are not there, and the lengths of those that are tell it of nearly all.
+/// The header lines of one head. At most 64, so looking them through beats any map.
 #[derive(Copy, Clone)]
-struct Fields<'a> {
-    lines: &'a [httparse::Header<'a>],
-    /// One bit for each length that a name has, from 64 on again from the first.
-    lengths: u64,
-}
+struct Fields<'a>(&'a [httparse::Header<'a>]);
 
 impl<'a> Fields<'a> {
-    fn new(lines: &'a [httparse::Header<'a>]) -> Fields<'a> {
-        let lengths = lines.iter().fold(0, |lengths, line| lengths | length_bit(line.name));
-        Fields { lines, lengths }
-    }
-
     fn values<'n>(self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
-        let lines = if self.lengths & length_bit(name) == 0 { &[] } else { self.lines };
-        lines.iter().filter(move |line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value)
+        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 
     fn has_token(self, name: &str, token: &str) -> bool {
@@ -421,10 +410,6 @@ impl<'a> Fields<'a> {
             false => is_token(list),
         })
     }
-}
-
-fn length_bit(name: &str) -> u64 {
-    1 << (name.len() % 64)
 }
 
 /// RFC 9110 5.6.3: `OWS = *( SP / HTAB )`.
