@@ -129,6 +129,14 @@ impl Responses {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Said after a head, by a client that does not know what was asked: if another response follows
+    /// at once, the head answered HEAD, and no body belongs to it (RFC 9112 6.3, rule 1).
+    pub fn another_follows(&mut self) {
+        if self.bytes.starts_with(b"HTTP/1.1 ") {
+            self.body = Body::Length(0);
+        }
+    }
+
     /// The next piece; `None`: more bytes are needed.
     pub fn next_part(&mut self) -> Result<Option<Part>> {
         loop {
