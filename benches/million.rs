@@ -61,7 +61,7 @@ impl Os for Sockets {
     }
 
     fn elapsed_us(&mut self) -> u64 {
-        self.now_ms * 1000
+        0
     }
 
     fn process(&mut self) -> Process {

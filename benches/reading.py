@@ -31,6 +31,9 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
+PUBLISH = b"POST /channels/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 12\r\n\r\nhello, world"
+POLL = b"GET /channels/news?after=%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
 
 class Client:
     """A socket that reads exactly what it is told to."""
@@ -58,6 +61,15 @@ class Client:
             assert data, "the server ended the connection"
             self.kept += data
         return len(self.read(self.kept.index(mark) + len(mark)))
+
+    def read_answer(self):
+        """The body of an answer that says its length."""
+        while b"\r\n\r\n" not in self.kept:
+            data = self.socket.recv(1 << 16)
+            assert data, "the server ended the connection"
+            self.kept += data
+        head = self.read(self.kept.index(b"\r\n\r\n") + 4)
+        return self.read(int(re.search(rb"Content-Length: (\d+)", head)[1]))
 
     def read_message(self, count):
         """The frame of a message. Where callgrind is slow the server pings meanwhile."""
@@ -94,6 +106,28 @@ def requests(at_once):
             client.read(length * at_once)
 
     return ask
+
+
+def publishes(port, count):
+    client = Client(port)
+    for _ in range(count):
+        client.send(PUBLISH % b"unread")
+        client.read_answer()
+
+
+def polls(port, count):
+    """Each is held, answered by a publish, and followed by the next from the cursor in its answer."""
+    poller, publisher = Client(port), Client(port)
+    cursor = b"earliest"
+    for _ in range(count):
+        poller.send(POLL % cursor)
+        # So that nearly each is held before, in a turn of its own.
+        time.sleep(0.003)
+        publisher.send(PUBLISH % b"news")
+        publisher.read_answer()
+        answer = poller.read_answer()
+        assert answer.count(b"hello, world") == 1
+        cursor = re.search(rb'"cursor":"([^"]+)"', answer)[1]
 
 
 def echoes(size):
@@ -137,6 +171,8 @@ def connections(idle):
 WORK = [
     ("a request", requests(1), 200, 2200),
     ("a request, 16 in one read", requests(16), 1600, 17600),
+    ("a publish that nobody reads", publishes, 1200, 3200),
+    ("a poll held, and its publish", polls, 1200, 2200),
     ("an echo of 16 bytes", echoes(16), 200, 2200),
     ("an echo of 1 MiB", echoes(1 << 20), 5, 25),
     ("connect, handshake, close", connections(0), 100, 1100),

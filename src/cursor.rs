@@ -99,17 +99,20 @@ impl After {
 /// How much of a text that is no cursor is told, in bytes. Every cursor is shorter.
 const UNKNOWN_BYTES_MAX: usize = 32;
 
+/// Of 2^63-1, and no number of so many is too large for 64 bits.
+const DIGITS_MAX: usize = 19;
+
 /// Digits only, no leading zero but for 0 itself, at most `max`.
 fn parse_decimal(digits: &[u8], max: u64) -> Option<u64> {
-    if digits.is_empty() || (digits[0] == b'0' && digits.len() > 1) {
+    if !(1..=DIGITS_MAX).contains(&digits.len()) || (digits[0] == b'0' && digits.len() > 1) {
         return None;
     }
-    let mut number: u64 = 0;
+    let mut number = 0;
     for &digit in digits {
         if !digit.is_ascii_digit() {
             return None;
         }
-        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        number = number * 10 + u64::from(digit - b'0');
     }
     (number <= max).then_some(number)
 }

@@ -94,7 +94,7 @@ impl<O: Os> EventLoop<O> {
 
     /// One turn, waiting at most this long for something to do (`None`: for ever).
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<Turn> {
-        let began_us = self.wait(timeout)?;
+        self.wait(timeout)?;
         self.accept();
         self.read();
         self.answer_scrapes();
@@ -110,13 +110,19 @@ impl<O: Os> EventLoop<O> {
             self.listeners.clear();
             self.os.close_listeners();
         }
-        self.engine.end_turn(self.os.elapsed_us() - began_us);
-        Ok(Turn { more: self.next_timeout() == Some(Duration::ZERO), stopped })
+        self.engine.end_turn(self.os.elapsed_us());
+        Ok(Turn { more: self.has_more(), stopped })
+    }
+
+    /// Something is left over that can be done now. What is due is no such thing: a turn does it.
+    fn has_more(&self) -> bool {
+        let accepts = self.listeners.iter().any(|listener| listener.pending && listener.retry_at_ms.is_none());
+        accepts || self.engine.has_work() || !self.commands.is_empty()
     }
 
     /// How long the next turn may wait. Zero: something is left over, call `turn` again.
     pub fn next_timeout(&self) -> Option<Duration> {
-        if !self.commands.is_empty() || self.listeners.iter().any(|l| l.pending && l.retry_at_ms.is_none()) {
+        if self.has_more() {
             return Some(Duration::ZERO);
         }
         let retry = self.listeners.iter().filter_map(|listener| listener.retry_at_ms).min();
@@ -149,12 +155,10 @@ impl<O: Os> EventLoop<O> {
         self.engine.check_invariants();
     }
 
-    /// Waits, and tells when the turn began.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<u64> {
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = self.next_timeout().into_iter().chain(timeout).min();
         self.events.clear();
         self.os.wait(timeout, &mut self.events)?;
-        let began_us = self.os.elapsed_us();
         self.now = self.os.now();
         self.engine.begin_turn(self.now);
         for &event in &self.events {
@@ -167,7 +171,7 @@ impl<O: Os> EventLoop<O> {
                 other => self.engine.notice(other),
             }
         }
-        Ok(began_us)
+        Ok(())
     }
 
     fn accept(&mut self) {

@@ -321,19 +321,19 @@ fn write_seconds(out: &mut Vec<u8>, duration: Duration) {
 // Long poll
 
 /// Appends the body of a long poll, `{"cursor":"…","gap":{…},"messages":[…]}`, with all messages
-/// whose objects fit in `bytes_max` together, at least one. Returns the cursor in it: `caught_up`
-/// if all of them did fit, otherwise that of the last which did.
+/// whose objects fit in `bytes_max` together, at least one. Returns the cursor in it, `caught_up`
+/// if all of them did fit, otherwise that of the last which did; and how many messages are in it.
 pub fn poll_body<'a>(
     caught_up: Cursor,
     gap: Option<&Gap>,
     messages: impl Iterator<Item = Message<'a>>,
     bytes_max: usize,
     out: &mut Vec<u8>,
-) -> Cursor {
+) -> (Cursor, usize) {
     let start = out.len();
     let mut cursor = caught_up;
     let mut last = None;
-    let mut bytes = 0;
+    let (mut bytes, mut count) = (0, 0);
     for message in messages {
         let end = out.len();
         if last.is_some() {
@@ -348,6 +348,7 @@ pub fn poll_body<'a>(
             break;
         }
         last = Some(message.id);
+        count += 1;
     }
     // The cursor comes first but is known last.
     put_before(out, start, |out| {
@@ -360,7 +361,7 @@ pub fn poll_body<'a>(
         out.extend_from_slice(b",\"messages\":[");
     });
     out.extend_from_slice(b"]}");
-    cursor
+    (cursor, count)
 }
 
 /// The `Content-Type` of a raw answer: the message's own, or what its payload is.
@@ -695,7 +696,7 @@ mod tests {
         ] {
             let mut out = b"head".to_vec();
             let messages = (1..).take(count).map(message);
-            assert_eq!(poll_body(cursor(9), None, messages, bytes_max, &mut out), want_cursor);
+            assert_eq!(poll_body(cursor(9), None, messages, bytes_max, &mut out), (want_cursor, fit));
             let want = format!(r#"head{{"cursor":"{want_cursor}","messages":[{}]}}"#, objects[..fit].join(","));
             assert_eq!(text(out), want, "{count} messages in {bytes_max} bytes");
         }

@@ -34,14 +34,15 @@ pub fn channel_set(bytes: &[u8]) -> Result<Vec<String>, Refusal> {
         let what = format!("the set of channels has {} bytes, the limit is {CHANNEL_SET_BYTES_MAX}", bytes.len());
         return Err(Refusal::new(Code::TooManyChannels, what));
     }
-    let mut names = bytes.split(|&byte| byte == b',').map(channel_name).collect::<Result<Vec<&str>, Refusal>>()?;
+    let names = bytes.split(|&byte| byte == b',').map(|name| channel_name(name).map(str::to_owned));
+    let mut names = names.collect::<Result<Vec<String>, Refusal>>()?;
     names.sort_unstable();
     names.dedup();
     if names.len() > CHANNEL_SET_MAX {
         let what = format!("the set has {} channels, the limit is {CHANNEL_SET_MAX}", names.len());
         return Err(Refusal::new(Code::TooManyChannels, what));
     }
-    Ok(names.into_iter().map(str::to_owned).collect())
+    Ok(names)
 }
 
 /// An event name: 1 to 128 bytes of UTF-8 without control characters. `message` is `None`: it is

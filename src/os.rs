@@ -65,7 +65,7 @@ pub trait Os {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
     /// Reads both clocks.
     fn now(&mut self) -> Now;
-    /// Microseconds of the clock that never goes back: for how long a turn takes, no more.
+    /// Microseconds since `now`, on the clock that never goes back: how long a turn took.
     fn elapsed_us(&mut self) -> u64;
     /// Asks the system about this process. Costs several system calls.
     fn process(&mut self) -> Process;
@@ -115,6 +115,8 @@ pub struct Mio {
     /// Descriptors for who comes when there is none, the longest used first.
     reserve: VecDeque<Reserved>,
     started: Instant,
+    /// When `now` was asked last.
+    asked: Instant,
     /// When the process was started, once it was asked for: it must not waver between scrapes.
     process_started_us: Option<u64>,
     random: RandomState,
@@ -195,6 +197,7 @@ impl Mio {
             poll.registry().register(&mut listener, mio::Token(LISTENERS - number), Interest::READABLE)?;
             registered.push(listener);
         }
+        let started = Instant::now();
         let mut mio = Mio {
             poll,
             events: mio::Events::with_capacity(EVENTS_PER_WAIT),
@@ -202,7 +205,8 @@ impl Mio {
             listeners: registered,
             sockets: Vec::new(),
             reserve: VecDeque::with_capacity(RESERVED),
-            started: Instant::now(),
+            started,
+            asked: started,
             process_started_us: None,
             random: RandomState::new(),
             draws: 0,
@@ -270,11 +274,13 @@ impl Os for Mio {
 
     fn now(&mut self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { monotonic_ms: self.started.elapsed().as_millis() as u64, wall_ms: wall.as_millis() as u64 }
+        self.asked = Instant::now();
+        let monotonic = self.asked.saturating_duration_since(self.started);
+        Now { monotonic_ms: monotonic.as_millis() as u64, wall_ms: wall.as_millis() as u64 }
     }
 
     fn elapsed_us(&mut self) -> u64 {
-        self.started.elapsed().as_micros() as u64
+        self.asked.elapsed().as_micros() as u64
     }
 
     fn process(&mut self) -> Process {

@@ -19,16 +19,28 @@ pub fn write_cursor(out: &mut Vec<u8>, cursor: Cursor) {
 pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20]; // u64::MAX has 20
     let mut start = digits.len();
-    loop {
+    while number >= 10 {
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+    }
+    if number > 0 || start == digits.len() {
         start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+        digits[start] = b'0' + number as u8;
     }
     out.extend_from_slice(&digits[start..]);
 }
+
+/// Two digits at a time take half as many divisions.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < pairs.len() {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};
 
 /// Appends a number in lower-case hexadecimal, without leading zeros.
 pub fn write_hex(out: &mut Vec<u8>, number: usize) {
@@ -48,11 +60,18 @@ pub fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     STANDARD.encode_slice(bytes, &mut out[start..]).expect("three bytes make four characters");
 }
 
-/// The place of the first special byte.
+/// The place of the first special byte: only the block with it, or the rest, is walked.
+pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> {
+    let clean = clean_blocks(bytes, &is_special);
+    let nth = bytes[clean..].iter().position(|&byte| is_special(byte))?;
+    Some(clean + nth)
+}
+
+/// How many bytes there are in the whole blocks before the first one with a special byte.
 ///
 /// Looks at whole blocks without leaving one early, which the compiler turns into vector
-/// instructions; only the block with the byte, or the rest, is walked.
-pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> {
+/// instructions, if what is special is told without a branch.
+pub fn clean_blocks(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> usize {
     let mut clean = 0;
     for block in bytes.chunks_exact(16) {
         if block.iter().fold(false, |any, &byte| any | is_special(byte)) {
@@ -60,8 +79,7 @@ pub fn position(bytes: &[u8], is_special: impl Fn(u8) -> bool) -> Option<usize> 
         }
         clean += block.len();
     }
-    let nth = bytes[clean..].iter().position(|&byte| is_special(byte))?;
-    Some(clean + nth)
+    clean
 }
 
 #[cfg(test)]

@@ -6,14 +6,12 @@
 use super::Engine;
 use crate::app::Transport;
 use crate::connection::{CloseReason, Flags, State};
-use crate::cursor::Cursor;
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
 use crate::gap::Gap;
 use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::json;
 use crate::route::{self, CORS_EXPOSE_HEADERS};
-use crate::text::write_cursor;
 
 /// In what manner a request is to be answered.
 #[derive(Clone, Debug, Default)]
@@ -34,15 +32,32 @@ pub(super) struct Reply {
 
 /// What an answer says besides its status.
 pub(super) struct Content<'a> {
-    pub media_type: &'a str,
-    pub body: &'a [u8],
+    media_type: MediaType<'a>,
+    body: &'a [u8],
+}
+
+/// What its content is. The two that most answers have are written as they are.
+enum MediaType<'a> {
+    Json,
+    Text,
+    Other(&'a str),
 }
 
 impl<'a> Content<'a> {
     /// This JSON, ended by a newline: whoever reads it in a terminal has the prompt on its own line.
     pub fn json(body: &'a mut Vec<u8>) -> Content<'a> {
         body.push(b'\n');
-        Content { media_type: "application/json", body }
+        Content { media_type: MediaType::Json, body }
+    }
+
+    /// A word for people and machines.
+    pub fn text(body: &'a [u8]) -> Content<'a> {
+        Content { media_type: MediaType::Text, body }
+    }
+
+    /// Anything else.
+    pub fn of(media_type: &'a str, body: &'a [u8]) -> Content<'a> {
+        Content { media_type: MediaType::Other(media_type), body }
     }
 }
 
@@ -93,15 +108,6 @@ impl Engine {
         }
     }
 
-    /// 200 with a JSON body that `write` makes.
-    pub(super) fn answer_json(&mut self, index: u32, reply: &Reply, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut body = std::mem::take(&mut self.body);
-        body.clear();
-        write(&mut body);
-        self.answer(index, reply, 200, Some(Content::json(&mut body)), |_| {});
-        self.body = body;
-    }
-
     /// Says why not, and what would be right.
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
         self.count_refusal(refusal.code);
@@ -113,7 +119,7 @@ impl Engine {
                 http::header(out, "Allow", allow.as_bytes());
             }
             if let Some(cursor) = refusal.cursor {
-                cursor_header(out, "Tidings-Cursor", cursor);
+                http::header_cursor(out, "Tidings-Cursor", cursor);
             }
             if refusal.passes() {
                 http::header_number(out, "Retry-After", RETRY_AFTER_SECONDS);
@@ -243,13 +249,13 @@ impl Engine {
         body.clear();
         let messages = self.hub.merged_after(index).map(|key| self.hub.message(key));
         let head = self.hub.cursor(self.hub.head());
-        let cursor = form::poll_body(head, gap, messages, self.config.poll_bytes_max, body);
+        let (cursor, count) = form::poll_body(head, gap, messages, self.config.poll_bytes_max, body);
         let reply = self.held_reply(index);
         http::start_response(out, 200, &self.date);
         common_headers(out, &reply, self.policies[0].lists_origins());
-        cursor_header(out, "Tidings-Cursor", cursor);
+        http::header_cursor(out, "Tidings-Cursor", cursor);
         finish(out, &reply, 200, Some(Content::json(body)));
-        self.hub.merged_after(index).take_while(|&key| self.hub.seq(key) <= cursor.seq).count()
+        count
     }
 
     /// Appends the whole raw answer of a poll: one message, or 204. Tells how many.
@@ -268,23 +274,24 @@ impl Engine {
         }
         let Some(message) = message else {
             // Nothing of these channels is left after the subscriber: the head is its place too.
-            cursor_header(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
+            http::header_cursor(out, "Tidings-Cursor", self.hub.cursor(self.hub.head()));
             finish(out, &reply, status, None);
             return 0;
         };
         let media_type = form::content_type(&message);
+        let content = Content::of(media_type, message.payload.bytes());
         if form::needs_attachment(media_type) {
             http::header(out, "Content-Disposition", b"attachment");
         }
-        cursor_header(out, "Tidings-Id", message.id);
+        http::header_cursor(out, "Tidings-Id", message.id);
         http::header(out, "Tidings-Channel", message.channel.as_bytes());
         if let Some(event) = message.event {
             let mut encoded = Vec::new();
             http::percent_encode_header(&mut encoded, event.as_bytes());
             http::header(out, "Tidings-Event", &encoded);
         }
-        cursor_header(out, "Tidings-Cursor", message.id);
-        finish(out, &reply, status, Some(Content { media_type, body: message.payload.bytes() }));
+        http::header_cursor(out, "Tidings-Cursor", message.id);
+        finish(out, &reply, status, Some(content));
         1
     }
 
@@ -300,11 +307,6 @@ impl Engine {
             origin: connection.cold.as_ref().and_then(|cold| cold.origin.clone()),
         }
     }
-}
-
-/// Appends a header line whose value is a cursor, or an id.
-pub(super) fn cursor_header(out: &mut Vec<u8>, name: &str, cursor: Cursor) {
-    http::header_with(out, name, |out| write_cursor(out, cursor));
 }
 
 fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
@@ -340,12 +342,16 @@ fn vary_and_cors(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
 fn finish(out: &mut Vec<u8>, reply: &Reply, status: u16, content: Option<Content<'_>>) {
     match &content {
         Some(Content { media_type, body }) => {
-            http::header(out, "Content-Type", media_type.as_bytes());
-            http::header_number(out, "Content-Length", body.len() as u64);
+            match media_type {
+                MediaType::Json => http::fixed_lines(out, "Content-Type: application/json\r\n"),
+                MediaType::Text => http::fixed_lines(out, "Content-Type: text/plain\r\n"),
+                MediaType::Other(media_type) => http::header(out, "Content-Type", media_type.as_bytes()),
+            }
+            http::content_length(out, body.len());
         }
         // RFC 9110 8.6: no Content-Length in a 204; elsewhere it says that nothing follows.
         None if matches!(status, 204 | 304) || reply.head_only => {}
-        None => http::header(out, "Content-Length", b"0"),
+        None => http::content_length(out, 0),
     }
     http::finish_head(out);
     if let (Some(content), false) = (&content, reply.head_only) {

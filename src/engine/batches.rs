@@ -35,6 +35,8 @@ pub(super) struct Batches {
     /// For who has news in several: the last one made, and its form.
     pub(super) merged: Batch,
     merged_form: Option<Form>,
+    /// Since they were forgotten last, any of them may have been made.
+    made: bool,
     /// The form of the half-sent message last asked for.
     pub(super) rest: Rest,
 }
@@ -76,11 +78,9 @@ impl Batches {
     /// Slots of evicted messages may be used again: no batch made before may serve any more. The rest
     /// of a message stays what it is, and is kept while somebody asks for it each turn.
     pub(super) fn forget(&mut self) {
-        for batch in self.shared.iter_mut().chain([&mut self.merged]) {
-            batch.first = 0;
-            if batch.bytes.capacity() > SCRATCH_BYTES_MAX {
-                batch.bytes = Vec::new();
-            }
+        if std::mem::take(&mut self.made) {
+            self.shared.iter_mut().for_each(Batch::forget);
+            self.merged.forget();
         }
         let asked_for = std::mem::take(&mut self.rest.asked_for);
         if !asked_for && self.rest.bytes.capacity() > SCRATCH_BYTES_MAX {
@@ -92,6 +92,7 @@ impl Batches {
 impl Engine {
     /// Makes the bytes that this subscriber gets next.
     pub(super) fn next_batch(&mut self, index: u32) -> Output {
+        self.delivery.batches.made = true;
         if self.connections[index].state == State::Held {
             return self.next_answer(index);
         }
@@ -229,6 +230,13 @@ fn writer(
 }
 
 impl Batch {
+    fn forget(&mut self) {
+        self.first = 0;
+        if self.bytes.capacity() > SCRATCH_BYTES_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+
     fn serves(&self, channels: impl IntoIterator<Item = ChannelKey>, cursor: u64) -> bool {
         (self.floor..self.first).contains(&cursor) && channels.into_iter().eq(self.channels.iter().copied())
     }

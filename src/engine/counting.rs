@@ -168,7 +168,7 @@ impl Engine {
             }
             self.connections[index].cold().unanswered -= 1;
             self.connections[index].cool();
-            let content = Content { media_type: metrics::MEDIA_TYPE, body: &body };
+            let content = Content::of(metrics::MEDIA_TYPE, &body);
             self.answer(index, &reply, 200, Some(content), |_| {});
             self.answered_late(index);
         }

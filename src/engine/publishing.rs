@@ -8,10 +8,10 @@ use super::requests::{channels_full, draining};
 use super::{Asker, Engine};
 use crate::connection::{Flags, State};
 use crate::error::{Code, Refusal};
-use crate::hub::{OVERHEAD_BYTES, Outcome, Publish, PublishRefused, Settled, Ticket};
-use crate::protocol::http::{self, RequestHead};
+use crate::hub::{ChannelKey, OVERHEAD_BYTES, Outcome, Publish, PublishRefused, Settled, Ticket};
+use crate::protocol::http;
 use crate::protocol::json;
-use crate::route::{Action, PublishRequest};
+use crate::route::PublishRequest;
 
 impl Engine {
     /// Appends a message to the log; it is answered when the log has decided.
@@ -19,13 +19,9 @@ impl Engine {
         &mut self,
         index: u32,
         reply: &Reply,
-        head: &RequestHead<'_>,
-        publish: PublishRequest,
+        publish: &PublishRequest,
         body: &[u8],
     ) -> Result<(), Refusal> {
-        let action = Action::Publish(publish);
-        self.judge(head, &action)?;
-        let Action::Publish(publish) = action else { return Ok(()) };
         // A publish with a key may still be told what became of it.
         if self.leaving.is_some() && publish.key.is_none() {
             return Err(draining());
@@ -95,29 +91,29 @@ impl Engine {
             Asker::Nobody => {}
             Asker::Callback(callback) => callback(self.published(outcome)),
             Asker::Request(index, reply) => {
-                let name = self.hub.channel_name(channel).to_owned();
-                self.answer_publish(index, &reply, &name, outcome);
+                self.answer_publish(index, &reply, channel, outcome);
             }
         }
     }
 
-    fn answer_publish(&mut self, index: u32, reply: &Reply, channel: &str, outcome: Outcome) {
+    fn answer_publish(&mut self, index: u32, reply: &Reply, channel: ChannelKey, outcome: Outcome) {
         if self.connections[index].state == State::Dead {
             return;
         }
         self.connections[index].cold().unanswered -= 1;
         self.connections[index].cool();
         match outcome {
-            Outcome::Accepted { seq, subscribers, .. } => {
-                let id = self.hub.cursor(seq);
-                self.answer_json(index, reply, |out| json::write_published(out, id, channel, subscribers));
-            }
-            Outcome::Repeated { seq, subscribers } => {
-                let id = self.hub.cursor(seq);
-                let mut body = Vec::new();
-                json::write_published(&mut body, id, channel, subscribers);
-                let content = Content::json(&mut body);
-                self.answer(index, reply, 200, Some(content), |out| http::header(out, "Idempotent-Replayed", b"true"));
+            Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
+                let mut body = std::mem::take(&mut self.body);
+                body.clear();
+                json::write_published(&mut body, self.hub.cursor(seq), self.hub.channel_name(channel), subscribers);
+                let is_repeated = matches!(outcome, Outcome::Repeated { .. });
+                self.answer(index, reply, 200, Some(Content::json(&mut body)), |out| {
+                    if is_repeated {
+                        http::header(out, "Idempotent-Replayed", b"true");
+                    }
+                });
+                self.body = body;
             }
             other => self.refuse(index, reply, &outcome_refusal(other)),
         }

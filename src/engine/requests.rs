@@ -4,7 +4,7 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Content, Reply, cursor_header};
+use super::answers::{Content, Reply};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::app::Request;
@@ -69,8 +69,7 @@ impl Engine {
         }
         let reply = self.reply_to(index, &head);
         let done = match routed {
-            Ok(Action::Publish(publish)) => self.publish(index, &reply, &head, publish, body),
-            Ok(action) => self.act(index, &reply, &head, body, action),
+            Ok(ref action) => self.act(index, &reply, &head, body, action),
             Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = done {
@@ -131,18 +130,18 @@ impl Engine {
         reply: &Reply,
         head: &RequestHead<'_>,
         body: &[u8],
-        action: Action,
+        action: &Action,
     ) -> Result<(), Refusal> {
-        let token = self.judge(head, &action)?;
+        let token = self.judge(head, action)?;
         if self.leaving.is_some()
             && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
         {
             return Err(draining());
         }
         match action {
-            Action::Publish(_) => {}
+            Action::Publish(publish) => self.publish(index, reply, publish, body)?,
             Action::Subscribe(subscribe) => {
-                let denial = self.denial_of_inbound(head, &subscribe);
+                let denial = self.denial_of_inbound(head, subscribe);
                 self.subscribe(index, reply, subscribe)?;
                 self.access.hold(index, token);
                 if let Some(denial) = denial {
@@ -153,7 +152,7 @@ impl Engine {
                 let cursor = self.hub.cursor(self.hub.head());
                 self.answer(index, reply, 200, None, |out| {
                     http::header(out, "Content-Type", b"application/json");
-                    cursor_header(out, "Tidings-Cursor", cursor);
+                    http::header_cursor(out, "Tidings-Cursor", cursor);
                 });
             }
             Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
@@ -164,9 +163,9 @@ impl Engine {
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
             Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
             Action::Client => self.answer_script(index, reply, head, &pages::CLIENT),
-            Action::List { prefix, after } => self.list(index, reply, &prefix, after.as_deref()),
+            Action::List { prefix, after } => self.list(index, reply, prefix, after.as_deref()),
             Action::Delete { channel } => {
-                self.hub.delete(&channel);
+                self.hub.delete(channel);
                 self.answer(index, reply, 204, None, |_| {});
             }
             Action::Preflight { allow } => {
@@ -181,10 +180,10 @@ impl Engine {
                 });
             }
             Action::Health => {
-                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ok\n" }), |_| {});
+                self.answer(index, reply, 200, Some(Content::text(b"ok\n")), |_| {});
             }
             Action::Ready => {
-                self.answer(index, reply, 200, Some(Content { media_type: "text/plain", body: b"ready\n" }), |_| {});
+                self.answer(index, reply, 200, Some(Content::text(b"ready\n")), |_| {});
             }
             Action::Metrics => self.scrape(index, reply),
             Action::App => self.answer_app(index, reply, head, body)?,
@@ -238,7 +237,7 @@ impl Engine {
     }
 
     fn answer_page(&mut self, index: u32, reply: &Reply, page: &pages::Page) {
-        let content = Content { media_type: page.media_type, body: page.body };
+        let content = Content::of(page.media_type, page.body);
         self.answer(index, reply, 200, Some(content), |out| {
             http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
             http::header(out, "Referrer-Policy", b"no-referrer");
@@ -248,7 +247,7 @@ impl Engine {
     /// What a browser has already it need not load again, but it asks each time.
     fn answer_script(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, script: &pages::Script) {
         let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
-        let content = Content { media_type: script.media_type, body: script.body };
+        let content = Content::of(script.media_type, script.body);
         let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
         let reply = Reply { may_be_kept: true, ..reply.clone() };
         self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
@@ -265,7 +264,7 @@ impl Engine {
         let status = if (200..600).contains(&response.status) { response.status } else { 500 };
         // RFC 9110 15.3.5, 15.4.5: these have no content, and its first byte would begin the next answer.
         let has_content = !matches!(status, 204 | 304);
-        let content = has_content.then_some(Content { media_type: &response.content_type, body: &response.body });
+        let content = has_content.then_some(Content::of(&response.content_type, &response.body));
         self.answer(index, reply, status, content, |out| {
             for (name, value) in &response.headers {
                 let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];

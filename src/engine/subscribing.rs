@@ -18,7 +18,7 @@ use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use crate::route::{self, Format, SubscribeRequest, Transport};
 
 impl Engine {
-    pub(super) fn subscribe(&mut self, index: u32, reply: &Reply, request: SubscribeRequest) -> Result<(), Refusal> {
+    pub(super) fn subscribe(&mut self, index: u32, reply: &Reply, request: &SubscribeRequest) -> Result<(), Refusal> {
         self.spend(request.channels.len() * super::CHANNEL_COST);
         let start = match self.hub.subscribe(index, &request.channels, &request.after) {
             Ok(start) => start,
@@ -157,6 +157,6 @@ impl Engine {
             transport: Transport::WebSocket(handshake),
             format: Format::Json,
         };
-        self.subscribe(index, reply, request)
+        self.subscribe(index, reply, &request)
     }
 }

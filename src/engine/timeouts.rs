@@ -209,7 +209,7 @@ fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
 
 /// A time in ticks: at least one, and never early.
 pub(super) fn ticks(duration: Duration) -> u32 {
-    let ticks = duration.as_millis().div_ceil(u128::from(TICK_MS)) + 1;
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     // A deadline years away is as good as none, and must not wrap.
-    ticks.min(u128::from(u32::MAX / 4)) as u32
+    (ms.div_ceil(TICK_MS) + 1).min(u64::from(u32::MAX / 4)) as u32
 }

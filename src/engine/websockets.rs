@@ -57,6 +57,10 @@ impl Engine {
     /// Watches over the end of a message, or frame, that has begun: pings do not, for a peer may
     /// answer them for ever and still hold what it never ends.
     pub(super) fn watch_message(&mut self, index: u32) {
+        // Nearly everybody has begun nothing.
+        if self.connections[index].reader.is_none() {
+            return;
+        }
         let due = self.tick + ticks(self.time_for_body(self.config.message_bytes_max as u64));
         let connection = &mut self.connections[index];
         let Some(reader) = connection.reader.as_mut().filter(|_| connection.state == State::WebSocket) else { return };

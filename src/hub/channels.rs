@@ -114,6 +114,9 @@ impl Channels {
 
     /// Holds all these channels, or changes nothing. The names are distinct.
     pub fn hold_all<S: AsRef<str>>(&mut self, names: &[S]) -> Result<Vec<ChannelKey>, Full> {
+        if let [name] = names {
+            return Ok(vec![self.hold(name.as_ref())?]);
+        }
         let known = names.iter().filter_map(|name| self.find(name.as_ref()));
         let (mut missing, mut waking) = (names.len(), 0);
         for key in known {

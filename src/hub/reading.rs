@@ -10,6 +10,9 @@ use std::ops::Bound;
 use super::{ChannelKey, Hub, MessageKey};
 use crate::message::{Message, Payload};
 
+/// So many messages are looked at one by one, from the newest back, before the place of one is searched for.
+const NEWEST: usize = 4;
+
 /// One line of the list of channels.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct ChannelInfo<'a> {
@@ -99,7 +102,8 @@ impl Hub {
     /// its next message for any cursor, it is that for every cursor from there up.
     pub fn before(&self, channel: ChannelKey, seq: u64) -> u64 {
         let messages = &self.channels[channel].messages;
-        let place = messages.partition_point(|&other| self.seq(other) < seq);
+        // Numbers begin with 1.
+        let place = self.place_after(channel, seq.saturating_sub(1));
         match place.checked_sub(1) {
             Some(before) => self.seq(messages[before]),
             None => self.channels[channel].lost.min(seq.saturating_sub(1)),
@@ -141,7 +145,12 @@ impl Hub {
 
     /// The place in the channel's messages of the first one after number `seq`.
     fn place_after(&self, channel: ChannelKey, seq: u64) -> usize {
-        self.channels[channel].messages.partition_point(|&message| self.seq(message) <= seq)
+        let messages = &self.channels[channel].messages;
+        // Nearly everybody has everything but the newest.
+        match messages.iter().rev().take(NEWEST).position(|&message| self.seq(message) <= seq) {
+            Some(after) => messages.len() - after,
+            None => messages.partition_point(|&message| self.seq(message) <= seq),
+        }
     }
 }
 

@@ -45,13 +45,6 @@ struct Place {
 }
 
 impl Places {
-    fn new(places: Vec<Place>) -> Places {
-        match *places {
-            [place] => Places::One([place]),
-            _ => Places::Many(places.into_boxed_slice()),
-        }
-    }
-
     fn as_slice(&self) -> &[Place] {
         match self {
             Places::One(place) => place,
@@ -88,9 +81,9 @@ impl Hub {
     /// channels, which are sorted and distinct, instead of any it had. If refused, nothing changes.
     pub fn subscribe(&mut self, key: u32, channels: &[String], after: &After) -> Result<Start, SubscribeRefused> {
         debug_assert!(channels.is_sorted_by(|a, b| a < b), "a channel set is sorted and distinct");
-        let held = self.channels.hold_all(channels).map_err(|Full| SubscribeRefused::ChannelsFull)?;
+        let mut held = self.channels.hold_all(channels).map_err(|Full| SubscribeRefused::ChannelsFull)?;
         let (seq, gap) = self.start(&held, after);
-        self.attach(key, held.clone());
+        self.attach(key, &mut held);
         self.stand(key, seq);
         held.into_iter().for_each(|channel| self.channels.release(channel));
         Ok(Start { cursor: self.cursor(seq), gap })
@@ -113,7 +106,7 @@ impl Hub {
         all.sort_unstable();
         all.dedup();
         let gap = lost.then(|| self.gap(&all, seq, self.cursor(seq).to_string(), GapReason::Evicted));
-        self.attach(key, all);
+        self.attach(key, &mut all);
         let seq = gap.as_ref().map_or(seq, |gap| gap.cursor.seq);
         if gap.is_some() {
             self.stand(key, seq);
@@ -128,14 +121,14 @@ impl Hub {
             return;
         }
         let leaves = |channel: &ChannelKey| channels.iter().any(|name| **name == *self.channels[*channel].name);
-        let left = self.channels_of(key).filter(|channel| !leaves(channel)).collect();
-        self.attach(key, left);
+        let mut left: Vec<ChannelKey> = self.channels_of(key).filter(|channel| !leaves(channel)).collect();
+        self.attach(key, &mut left);
     }
 
     /// Takes a subscriber out of all its channels. Nothing happens if it has none.
     pub fn unsubscribe(&mut self, key: u32) {
         if self.channel_count(key) > 0 {
-            self.attach(key, Vec::new());
+            self.attach(key, &mut []);
         }
     }
 
@@ -241,7 +234,7 @@ impl Hub {
 
     /// Makes these the channels of a subscriber, which may be new. O(channels, old and new), and a
     /// sort. The new ones are held or among the old; the old ones may be gone after this.
-    fn attach(&mut self, key: u32, mut channels: Vec<ChannelKey>) {
+    fn attach(&mut self, key: u32, channels: &mut [ChannelKey]) {
         if self.subscribers.len() <= key as usize {
             self.subscribers.resize_with(key as usize + 1, Subscriber::default);
         }
@@ -250,9 +243,11 @@ impl Hub {
         for place in old.as_slice() {
             self.leave(*place);
         }
-        let enter = |(own, channel): (usize, ChannelKey)| enter(&mut self.channels, channel, key, own as u32);
-        let places = channels.into_iter().enumerate().map(enter).collect();
-        self.subscribers[key as usize].places = Places::new(places);
+        let mut enter = |own: usize, channel| enter(&mut self.channels, channel, key, own as u32);
+        self.subscribers[key as usize].places = match *channels {
+            [channel] => Places::One([enter(0, channel)]),
+            _ => Places::Many(channels.iter().enumerate().map(|(own, &channel)| enter(own, channel)).collect()),
+        };
         // Only now, so that a channel in both is not forgotten in between.
         for place in old.as_slice() {
             self.channels[place.channel].shrink();

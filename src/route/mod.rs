@@ -381,19 +381,25 @@ fn decoded(path: &str) -> Result<Cow<'_, [u8]>, Refusal> {
 
 /// A header field that means nothing when it is there several times.
 fn at_most_once<'h>(head: &'h RequestHead<'_>, name: &str, code: Code) -> Result<Option<&'h [u8]>, Refusal> {
-    match head.header_count(name) {
-        0 | 1 => Ok(head.header(name)),
-        count => Err(Refusal::new(code, format!("the header {name} is there {count} times; give it once"))),
+    let mut values = head.headers(name);
+    let first = values.next();
+    match values.count() {
+        0 => Ok(first),
+        more => Err(Refusal::new(code, format!("the header {name} is there {} times; give it once", more + 1))),
     }
 }
 
 /// The parameters that a resource knows, decoded; each at most once.
-struct Query<'a>(Vec<(&'static str, Cow<'a, [u8]>)>);
+struct Query<'a> {
+    known: &'static [&'static str],
+    /// In the order of `known`.
+    values: [Option<Cow<'a, [u8]>>; SUBSCRIBE_PARAMETERS.len()],
+}
 
 impl<'a> Query<'a> {
     /// Reads the known parameters. The others mean nothing, but a broken `%` is told wherever it
     /// is: it is a client's mistake in quoting, and perhaps in the name.
-    fn read(head: &RequestHead<'a>, known: &[&'static str]) -> Result<Query<'a>, Refusal> {
+    fn read(head: &RequestHead<'a>, known: &'static [&'static str]) -> Result<Query<'a>, Refusal> {
         match head.query {
             Some(text) if http::percent_decode(text.as_bytes(), true).is_none() => Err(bad_percent()),
             _ => Query::read_only(head, known),
@@ -401,26 +407,31 @@ impl<'a> Query<'a> {
     }
 
     /// Reads the known parameters and does not look at the others at all.
-    fn read_only(head: &RequestHead<'a>, known: &[&'static str]) -> Result<Query<'a>, Refusal> {
-        let mut query = Query(Vec::new());
-        for pair in head.query.unwrap_or_default().split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Some(name) = http::percent_decode(name.as_bytes(), true) else { continue };
-            let Some(&name) = known.iter().find(|known| known.as_bytes() == &*name) else { continue };
-            if query.value(name).is_some() {
+    fn read_only(head: &RequestHead<'a>, known: &'static [&'static str]) -> Result<Query<'a>, Refusal> {
+        let mut query = Query { known, values: Default::default() };
+        let Some(text) = head.query else { return Ok(query) };
+        for pair in text.as_bytes().split(|&byte| byte == b'&') {
+            let name_end = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+            let (name, value) = (&pair[..name_end], pair.get(name_end + 1..).unwrap_or_default());
+            let Some(name) = http::percent_decode(name, true) else { continue };
+            let places = known.iter().zip(&mut query.values);
+            let Some((name, place)) = places.into_iter().find(|(known, _)| known.as_bytes() == &*name) else {
+                continue;
+            };
+            if place.is_some() {
                 return Err(Refusal::new(Code::BadQuery, format!("the parameter {name} is given twice; give it once")));
             }
-            query.0.push((name, http::percent_decode(value.as_bytes(), true).ok_or_else(bad_percent)?));
+            *place = Some(http::percent_decode(value, true).ok_or_else(bad_percent)?);
         }
         Ok(query)
     }
 
     fn into_value(self, name: &str) -> Option<Cow<'a, [u8]>> {
-        self.0.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        self.known.iter().zip(self.values).find(|(known, _)| **known == name)?.1
     }
 
     fn value(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+        self.known.iter().zip(&self.values).find(|(known, _)| **known == name)?.1.as_deref()
     }
 }
 

@@ -45,8 +45,8 @@ impl Policy {
         self.origins.iter().any(|listed| listed.as_bytes().eq_ignore_ascii_case(origin))
     }
 
-    fn has_host(&self, name: &str) -> bool {
-        self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+    fn has_host(&self, name: &[u8]) -> bool {
+        self.hosts.iter().any(|host| host.as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn check_host(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
     if !policy.loopback {
         return Ok(());
     }
-    let name = head.host.and_then(http::decode_authority).map(|authority| authority.host);
+    let name = head.host.map(|authority| authority.host);
     if name.is_some_and(|name| is_loopback_name(name) || policy.has_host(name)) {
         return Ok(());
     }
@@ -92,15 +92,15 @@ pub(super) fn check_host(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
         Some(name) => format!(
             "this server does not answer to the Host {0}; \
              use localhost, 127.0.0.1 or [::1], or start it with --host {0}",
-            shown(name.as_bytes())
+            shown(name)
         ),
         None => "the request names no Host; send localhost, 127.0.0.1 or [::1], or a name given with --host".to_owned(),
     };
     Err(Refusal::new(Code::WrongHost, what))
 }
 
-fn is_loopback_name(name: &str) -> bool {
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|own| own.eq_ignore_ascii_case(name))
+fn is_loopback_name(name: &[u8]) -> bool {
+    matches!(name, b"localhost" | b"127.0.0.1" | b"[::1]") || name.eq_ignore_ascii_case(b"localhost")
 }
 
 /// For WebSocket, POST, DELETE: a browser sends `Origin` with each of them, so its absence means
@@ -133,6 +133,9 @@ pub(super) fn check_read(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
 
 /// The listed origin of a request, to echo in `Access-Control-Allow-Origin`: exactly, never `*`.
 pub fn cors_origin<'h>(head: &'h RequestHead<'_>, policy: &Policy) -> Option<&'h [u8]> {
+    if !policy.lists_origins() {
+        return None;
+    }
     let origin = at_most_once(head, "origin", Code::OriginNotAllowed).ok().flatten()?;
     policy.lists(origin).then_some(origin)
 }
@@ -153,7 +156,7 @@ fn is_own(origin: &[u8], head: &RequestHead<'_>, policy: &Policy) -> bool {
     let is_host = |own: Authority<'_>| {
         own.host.eq_ignore_ascii_case(page.host) && beside_own_ports(own.port) == beside_own_ports(page.port)
     };
-    policy.has_host(page.host) || head.host.and_then(http::decode_authority).is_some_and(is_host)
+    policy.has_host(page.host) || head.host.is_some_and(is_host)
 }
 
 fn beside_own_ports(port: Option<u16>) -> Option<u16> {
@@ -186,20 +189,20 @@ const SHOWN_MAX: usize = 100;
 /// `scheme://host[:port]` in its two parts. `null`, paths and user names are `None`.
 fn split_origin(origin: &str) -> Option<(&str, Authority<'_>)> {
     let (scheme, authority) = origin.split_once("://")?;
-    let authority = http::decode_authority(authority)?;
+    let authority = http::decode_authority(authority.as_bytes())?;
     let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     let is_origin = !scheme.is_empty() && scheme.bytes().all(is_scheme) && is_host(authority.host);
     is_origin.then_some((scheme, authority))
 }
 
 /// A name or address as browsers send it: no `*` among it, which somebody might take for a pattern.
-fn is_host(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~[:]".contains(&byte))
+fn is_host(name: &[u8]) -> bool {
+    name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~[:]".contains(byte))
 }
 
 fn normal_host(text: &str) -> Option<String> {
-    let name = http::decode_authority(text)?.host;
-    (name == text && is_host(name)).then(|| name.to_ascii_lowercase())
+    let name = http::decode_authority(text.as_bytes())?.host;
+    (name == text.as_bytes() && is_host(name)).then(|| text.to_ascii_lowercase())
 }
 
 fn normal_origin(text: &str) -> Option<String> {
@@ -210,11 +213,8 @@ fn normal_origin(text: &str) -> Option<String> {
         "https" => Some(443),
         _ => None,
     };
-    let origin = format!("{scheme}://{}", authority.host.to_ascii_lowercase());
-    Some(match authority.port {
-        Some(port) if own_port != Some(port) => format!("{origin}:{port}"),
-        _ => origin,
-    })
+    let authority = Authority { port: authority.port.filter(|&port| own_port != Some(port)), ..authority };
+    Some(format!("{scheme}://{}", authority.to_string().to_ascii_lowercase()))
 }
 
 #[cfg(test)]

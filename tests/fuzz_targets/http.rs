@@ -43,9 +43,8 @@ pub fn head(input: &[u8]) {
     let mut scratch = NO_HEADERS;
     let second = decode_head(&again, &mut scratch).expect("what was decoded can be written");
     let facts = |head: &RequestHead<'_>| {
-        let names =
-            [head.method_name, head.path, head.query.unwrap_or("-"), head.host.unwrap_or("-")].map(str::to_owned);
-        (names, head.version, head.body, head.keep_alive, head.expect_continue)
+        let names = [head.method_name, head.path, head.query.unwrap_or("-")].map(str::to_owned);
+        (names, head.host.map(|host| host.to_string()), head.version, head.body, head.keep_alive, head.expect_continue)
     };
     assert_eq!(facts(&second), facts(&head));
 }
@@ -234,13 +233,12 @@ pub fn query(input: &[u8]) {
     for plus_is_space in [false, true] {
         assert_eq!(percent_decode(&encoded, plus_is_space).as_deref(), Some(input));
     }
-    if let Ok(text) = std::str::from_utf8(input)
-        && let Some(authority) = decode_authority(text)
-    {
-        assert!(!authority.host.is_empty() && text.starts_with(authority.host) && text.is_ascii());
+    if let Some(authority) = decode_authority(input) {
+        let text = std::str::from_utf8(input).expect("an authority is ASCII");
+        assert!(!authority.host.is_empty() && input.starts_with(authority.host) && text.is_ascii());
         let port = text[authority.host.len()..].strip_prefix(':').unwrap_or_default();
         assert_eq!(port.parse().ok(), authority.port);
-        assert!(!authority.host.contains(['@', '/', '?', '#', ' ', '\\']));
+        assert!(!authority.host.iter().any(|byte| b"@/?# \\".contains(byte)));
     }
 }
 
@@ -289,7 +287,8 @@ pub fn route_any(input: &[u8]) {
         Err(refusal) => {
             assert!((400..600).contains(&refusal.code.status()));
             assert!(!refusal.message.is_empty() && !refusal.message.contains(['\r', '\n']));
-            let names_of_places = head.host.unwrap_or_default().contains("secret-") || head.header("origin").is_some();
+            let host = head.host.map(|host| host.to_string()).unwrap_or_default();
+            let names_of_places = host.contains("secret-") || head.header("origin").is_some();
             assert!(names_of_places || !refusal.message.contains("secret-"), "{}", refusal.message);
         }
     }

@@ -18,7 +18,9 @@ mod uri;
 pub use chunked::ChunkedDecoder;
 pub use error::Error;
 pub use head::{BodyLength, Headers, Method, NO_HEADERS, RequestHead, Version, decode_head, head_end};
-pub use response::{CONTINUE, Date, finish_head, fixed_lines, header, header_number, header_with, start_response};
+pub use response::{
+    CONTINUE, Date, content_length, finish_head, fixed_lines, header, header_cursor, header_number, start_response,
+};
 pub use uri::{Authority, decode_authority, percent_decode, percent_encode_header};
 
 /// RFC 9110 5.6.2: the bytes of a token, which methods and field names are.
@@ -28,5 +30,5 @@ pub fn is_token_byte(byte: u8) -> bool {
 
 /// RFC 9110 5.5: the bytes of a field value: visible ASCII, space, tab, and obs-text.
 fn is_value_byte(byte: u8) -> bool {
-    byte == b'\t' || !byte.is_ascii_control()
+    (byte == b'\t') | !byte.is_ascii_control()
 }

@@ -5,7 +5,8 @@
 //! control byte gets into one. RFC 9112 4, RFC 9110 5.5, 5.6.7, 6.6.1.
 
 use super::is_token_byte;
-use crate::text::write_decimal;
+use crate::cursor::Cursor;
+use crate::text::{write_cursor, write_decimal};
 
 /// The interim answer to `Expect: 100-continue`, whole.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -13,13 +14,16 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Starts a head: status line and `Date`. Then any number of [`header`], then [`finish_head`].
 pub fn start_response(out: &mut Vec<u8>, status: u16, date: &Date) {
     debug_assert!((100..600).contains(&status), "{status} is no status");
-    out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(out, u64::from(status));
-    out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
-    out.extend_from_slice(b"\r\nDate: ");
-    out.extend_from_slice(date.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    match status_line(status) {
+        Some(line) => out.extend_from_slice(line.as_bytes()),
+        None => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            write_decimal(out, u64::from(status));
+            // RFC 9112 4: the reason may be empty, the space before it stays.
+            out.extend_from_slice(b" \r\n");
+        }
+    }
+    out.extend_from_slice(&date.0);
 }
 
 /// Appends header lines that are the same in every answer.
@@ -31,22 +35,37 @@ pub fn fixed_lines(out: &mut Vec<u8>, lines: &'static str) {
 /// Appends a header line. A control byte in `value` is our own mistake: a panic in debug builds,
 /// otherwise a `?`, so that no value can ever end the line.
 pub fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    header_with(out, name, |out| out.extend_from_slice(value));
+    start_line(out, name);
+    let start = out.len();
+    out.extend_from_slice(value);
+    finish_line(out, start);
 }
 
 /// Appends a header line whose value is a number.
 pub fn header_number(out: &mut Vec<u8>, name: &str, value: u64) {
-    header_with(out, name, |out| write_decimal(out, value));
+    start_line(out, name);
+    write_decimal(out, value);
+    out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a header line whose value `write` appends.
-pub fn header_with(out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+/// Appends `Content-Length`, which nearly every head has.
+pub fn content_length(out: &mut Vec<u8>, bytes: usize) {
+    out.extend_from_slice(b"Content-Length: ");
+    write_decimal(out, bytes as u64);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a header line whose value is a cursor, or an id.
+pub fn header_cursor(out: &mut Vec<u8>, name: &str, value: Cursor) {
+    start_line(out, name);
+    write_cursor(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn start_line(out: &mut Vec<u8>, name: &str) {
     debug_assert!(!name.is_empty() && name.bytes().all(is_token_byte), "{name:?} is no field name");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
-    let start = out.len();
-    write(out);
-    finish_line(out, start);
 }
 
 fn finish_line(out: &mut Vec<u8>, value_start: usize) {
@@ -65,48 +84,57 @@ pub fn finish_head(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The reason phrase of RFC 9110 15 for people; empty, which is allowed, for a status unknown here.
-pub fn reason(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        101 => "Switching Protocols",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        426 => "Upgrade Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
+macro_rules! status_lines {
+    ($($status:literal $reason:literal,)*) => {
+        /// The status line with the reason phrase of RFC 9110 15, which is for people; `None` for a
+        /// status unknown here.
+        fn status_line(status: u16) -> Option<&'static str> {
+            match status {
+                $($status => Some(concat!("HTTP/1.1 ", $status, " ", $reason, "\r\n")),)*
+                _ => None,
+            }
+        }
+    };
 }
 
-/// An IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`.
+status_lines! {
+    100 "Continue",
+    101 "Switching Protocols",
+    200 "OK",
+    201 "Created",
+    202 "Accepted",
+    204 "No Content",
+    301 "Moved Permanently",
+    302 "Found",
+    303 "See Other",
+    304 "Not Modified",
+    307 "Temporary Redirect",
+    308 "Permanent Redirect",
+    400 "Bad Request",
+    401 "Unauthorized",
+    403 "Forbidden",
+    404 "Not Found",
+    405 "Method Not Allowed",
+    408 "Request Timeout",
+    409 "Conflict",
+    412 "Precondition Failed",
+    413 "Content Too Large",
+    415 "Unsupported Media Type",
+    417 "Expectation Failed",
+    421 "Misdirected Request",
+    422 "Unprocessable Content",
+    426 "Upgrade Required",
+    429 "Too Many Requests",
+    431 "Request Header Fields Too Large",
+    500 "Internal Server Error",
+    501 "Not Implemented",
+    503 "Service Unavailable",
+    505 "HTTP Version Not Supported",
+}
+
+/// The line `Date: Sun, 06 Nov 1994 08:49:37 GMT`, an IMF-fixdate: made once a second, for every answer.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Date([u8; 29]);
+pub struct Date([u8; 37]);
 
 impl Date {
     /// The date of this moment, in Unix milliseconds. The form ends with the year 9999, and there
@@ -121,7 +149,8 @@ impl Date {
         let (year, month, day) = civil_date(days);
         let weekday = (days % 7) as usize;
 
-        let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";
+        let mut line = *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n";
+        let text = &mut line[6..35];
         text[0..3].copy_from_slice(&WEEKDAYS[3 * weekday..][..3]);
         write_two_digits(&mut text[5..7], day);
         text[8..11].copy_from_slice(&MONTHS[3 * (month as usize - 1)..][..3]);
@@ -130,12 +159,7 @@ impl Date {
         write_two_digits(&mut text[17..19], second_of_day / 3600);
         write_two_digits(&mut text[20..22], second_of_day / 60 % 60);
         write_two_digits(&mut text[23..25], second_of_day % 60);
-        Date(text)
-    }
-
-    /// The text, as it goes into the header.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        Date(line)
     }
 }
 
@@ -172,7 +196,7 @@ mod tests {
         let mut out = Vec::new();
         start_response(&mut out, 200, &Date::from_unix_ms(784_111_777_000));
         header(&mut out, "Content-Type", b"application/json");
-        header_number(&mut out, "Content-Length", 2);
+        content_length(&mut out, 2);
         finish_head(&mut out);
         let want = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: application/json\r\n\
                     Content-Length: 2\r\n\r\n";
@@ -239,14 +263,16 @@ mod tests {
             (505, "HTTP Version Not Supported"),
             (299, ""),
         ] {
-            assert_eq!(reason(status), want);
+            let mut out = Vec::new();
+            start_response(&mut out, status, &Date::from_unix_ms(0));
+            assert!(out.starts_with(format!("HTTP/1.1 {status} {want}\r\nDate: ").as_bytes()), "{status}");
         }
     }
 
     #[test]
     fn every_code_has_a_reason() {
         for code in Code::ALL {
-            assert_ne!(reason(code.status()), "", "{code:?}");
+            assert!(status_line(code.status()).is_some(), "{code:?}");
         }
     }
 
@@ -266,7 +292,7 @@ mod tests {
             (253_402_300_800, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ] {
             let date = Date::from_unix_ms(seconds * 1000 + 999);
-            assert_eq!(std::str::from_utf8(date.as_bytes()), Ok(want));
+            assert_eq!(date.0, format!("Date: {want}\r\n").as_bytes());
         }
         assert_eq!(Date::from_unix_ms(u64::MAX), Date::from_unix_ms(253_402_300_799_000));
     }

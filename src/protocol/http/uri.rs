@@ -6,52 +6,75 @@
 
 use core::net::Ipv6Addr;
 use std::borrow::Cow;
+use std::fmt::{self, Write};
+
+use crate::text::position;
 
 /// A host and perhaps a port, as in `Host` and in `http://` targets.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
     /// The name or address as sent, IPv6 with its brackets; never empty, ASCII.
-    pub host: &'a str,
+    pub host: &'a [u8],
     /// The port, if a number was given.
     pub port: Option<u16>,
 }
 
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.iter().try_for_each(|&byte| f.write_char(char::from(byte)))?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
 /// Reads `uri-host [ ":" port ]` (RFC 9110 7.2). `None` if it is not exactly that; an empty host
 /// neither (RFC 9110 4.2.1: "a recipient that processes such a URI reference MUST reject it").
-pub fn decode_authority(text: &str) -> Option<Authority<'_>> {
-    // The only colons outside of brackets are the port's.
-    let host_end = match text.as_bytes() {
+pub fn decode_authority(text: &[u8]) -> Option<Authority<'_>> {
+    let host_end = match text {
         [b'[', literal @ ..] => literal.iter().position(|&byte| byte == b']')? + 2,
-        bytes => bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len()),
+        _ => reg_name_length(text),
     };
     let (host, rest) = text.split_at(host_end);
-    let host_is_valid = match host.strip_prefix('[') {
-        Some(literal) => literal.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && is_reg_name(host.as_bytes()),
+    let host_is_valid = match host {
+        [b'[', literal @ .., b']'] => str::from_utf8(literal).ok()?.parse::<Ipv6Addr>().is_ok(),
+        _ => !host.is_empty(),
     };
-    let port = match rest.strip_prefix(':') {
-        None if rest.is_empty() => None,
+    let port = match rest {
+        [] => None,
         // RFC 3986 3.2.3: `port = *DIGIT`, so it may be empty, and then it is as if it were absent.
-        Some("") => None,
-        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => Some(digits.parse().ok()?),
+        [b':'] => None,
+        [b':', digits @ ..] => Some(decode_port(digits)?),
         _ => return None,
     };
     host_is_valid.then_some(Authority { host, port })
 }
 
-/// RFC 3986 3.2.2: `reg-name = *( unreserved / pct-encoded / sub-delims )`. An IPv4 address is one.
-fn is_reg_name(name: &[u8]) -> bool {
-    name.iter().all(|&byte| REG_NAME[usize::from(byte)])
-        && (!name.contains(&b'%') || percent_decode(name, false).is_some())
+/// How much of a text is `reg-name = *( unreserved / pct-encoded / sub-delims )` (RFC 3986 3.2.2). An
+/// IPv4 address is one.
+fn reg_name_length(text: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        length += text[length..].iter().take_while(|&&byte| REG_NAME[usize::from(byte)]).count();
+        match text[length..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => length += 3,
+            _ => return length,
+        }
+    }
 }
 
-/// The bytes of a `reg-name`. Each request has one to be looked at: a table is the quickest.
+fn decode_port(digits: &[u8]) -> Option<u16> {
+    digits.iter().try_fold(0u16, |port, &digit| {
+        let value = digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
+        port.checked_mul(10)?.checked_add(value)
+    })
+}
+
+/// The bytes of a `reg-name` but for `%`. Each request has one to be looked at: a table is the quickest.
 const REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
         table[byte] = is_unreserved(byte as u8)
-            || matches!(byte as u8, b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+            || matches!(byte as u8, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
         byte += 1;
     }
     table
@@ -64,8 +87,7 @@ const fn is_unreserved(byte: u8) -> bool {
 /// Replaces each `%` and two hex digits by their byte and, in a query, each `+` by a space.
 /// `None`: a `%` without two hex digits.
 pub fn percent_decode(text: &[u8], plus_is_space: bool) -> Option<Cow<'_, [u8]>> {
-    let is_plain = |&byte: &u8| byte != b'%' && !(plus_is_space && byte == b'+');
-    if text.iter().all(is_plain) {
+    if position(text, |byte| (byte == b'%') | (plus_is_space & (byte == b'+'))).is_none() {
         return Some(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
@@ -114,7 +136,9 @@ mod tests {
             ("[::ffff:127.0.0.1]:80", "[::ffff:127.0.0.1]", Some(80)),
             ("a%2Db_c~!$&'()*+,;=", "a%2Db_c~!$&'()*+,;=", None),
         ] {
-            assert_eq!(decode_authority(text), Some(Authority { host, port }), "{text}");
+            let host = host.as_bytes();
+            assert_eq!(decode_authority(text.as_bytes()), Some(Authority { host, port }), "{text}");
+            assert!(text.starts_with(&Authority { host, port }.to_string()), "{text}");
         }
         for text in [
             "",
@@ -154,7 +178,7 @@ mod tests {
             "a\t",
             "http://a",
         ] {
-            assert_eq!(decode_authority(text), None, "{text:?}");
+            assert_eq!(decode_authority(text.as_bytes()), None, "{text:?}");
         }
     }
 
