@@ -293,7 +293,9 @@ impl<O: Os> EventLoop<O> {
     fn write(&mut self, index: u32) {
         while let Some(bytes) = self.engine.output(index) {
             let result = self.os.write(index, bytes);
-            self.engine.sent(index, result);
+            if !self.engine.sent(index, result) {
+                break;
+            }
         }
         self.engine.end_visit(index);
     }
