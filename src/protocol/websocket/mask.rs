@@ -12,7 +12,7 @@ pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) -> bool {
     let [a, b, c, d] = mask;
     let key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = payload.as_chunks_mut::<8>();
-    // Nearly all text is ASCII: seen on the way, for less than a tenth of another look at it all.
+    // Nearly all text is ASCII: seen on the way, it needs no second look.
     let (mut ones, mut ones_of_rest) = (0, 0);
     for word in words {
         let plain = u64::from_ne_bytes(*word) ^ key;
