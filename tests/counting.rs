@@ -100,7 +100,7 @@ fn a_request_on_a_connection_that_is_kept_allocates_nothing() {
 }
 
 #[test]
-fn a_small_echo_allocates_nothing() {
+fn echoes_allocate_nothing_and_those_of_one_read_are_one_send() {
     struct Echo;
     impl App for Echo {
         fn upgrade(&mut self, _: &Request<'_>) -> bool {
@@ -115,16 +115,20 @@ fn a_small_echo_allocates_nothing() {
     let (_, websocket) = STREAMS[2];
     arrive(&mut server, vec![websocket.replace("/channels/{set}", "/echo").into_bytes()]);
     // Masked, by a mask that changes nothing.
-    let frame = [&[0x81, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
-    (0..10).for_each(|_| say(&mut server, &frame));
-    let (before, counted) = (
-        server.os_ref().bytes_to_publisher,
-        measure(|| {
-            (0..100).for_each(|_| say(&mut server, &frame));
-        }),
-    );
-    assert_eq!(server.os_ref().bytes_to_publisher - before, 100 * 127, "every echo was written");
-    assert_eq!(counted.count_total, 0, "allocations of 100 echoes");
+    let small = [&[0x81, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
+    let large = [&[0x81, 0x80 | 126, 0x40, 0, 0, 0, 0, 0][..], &[b'x'; 16 * 1024]].concat();
+    for (said, echoed) in [(small, 127), (large.repeat(8), 8 * (4 + 16 * 1024))] {
+        (0..10).for_each(|_| say(&mut server, &said));
+        let table = server.os_ref();
+        let before = (table.sends_to_publisher, table.bytes_to_publisher);
+        let counted = measure(|| {
+            (0..100).for_each(|_| say(&mut server, &said));
+        });
+        let table = server.os_ref();
+        assert_eq!(table.bytes_to_publisher - before.1, 100 * echoed, "every echo was written");
+        assert_eq!(table.sends_to_publisher - before.0, 100, "sends for 100 reads of {} bytes", said.len());
+        assert_eq!(counted.count_total, 0, "allocations of 100 reads of {} bytes", said.len());
+    }
 }
 
 // Bytes.

@@ -205,7 +205,7 @@ fn ours(pieces: &[Vec<u8>]) -> (Vec<Heard>, Ending) {
                 Ok((None, consumed)) => (None, consumed),
                 Ok((Some(received), consumed)) => {
                     let received = match received {
-                        Received::Text(text) => Heard::Text(text.into()),
+                        Received::Text(text) => Heard::Text(std::str::from_utf8(text).expect("text").into()),
                         Received::Binary(bytes) => Heard::Binary(bytes.into()),
                         Received::Gathered(message) if message.is_binary() => Heard::Binary(message.payload().into()),
                         Received::Gathered(message) => {

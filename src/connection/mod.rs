@@ -181,6 +181,14 @@ impl Flags {
     /// Was pinged, and nothing was heard since.
     pub const PINGED: Flags = Flags(1 << 20);
 
+    /// Who has any of these has something to do when its visit ends.
+    pub const AFTER_VISIT: Flags = Flags(Flags::READABLE.0 | Flags::PAUSED.0 | Flags::LEAVING.0);
+
+    /// True if any bit of `other` is set.
+    pub fn has_any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -93,7 +93,8 @@ impl Engine {
     /// Makes the bytes that this subscriber gets next.
     pub(super) fn next_batch(&mut self, index: u32) -> Output {
         self.delivery.batches.made = true;
-        if self.connections[index].state == State::Held {
+        let Connection { state, form, pending, .. } = self.connections[index];
+        if state == State::Held {
             return self.next_answer(index);
         }
         if self.hub.has_loss(index)
@@ -103,27 +104,25 @@ impl Engine {
             // The gap goes out first, the messages behind it with the next visit.
             return if self.connections[index].own.is_some() { Output::Own } else { Output::Nothing };
         }
-        let is_empty;
-        let output = if self.connections[index].pending == MANY {
-            is_empty = self.merged_batch(index).ends.is_empty();
-            Output::Merged
-        } else {
-            is_empty = self.shared_batch(index).ends.is_empty();
-            Output::Batch(self.connections[index].form)
+        let (output, batch) = match pending {
+            MANY => (Output::Merged, self.merged_batch(index, form)),
+            channel => {
+                let number = form.number();
+                (Output::Batch(number), self.shared_batch(index, form, number, ChannelKey(channel)))
+            }
         };
-        if is_empty {
+        if batch.ends.is_empty() {
             self.connections[index].pending = NONE;
             return Output::Nothing;
         }
         output
     }
 
-    /// The batch of all who have news in one channel, the same as this one.
-    fn shared_batch(&mut self, index: u32) -> &Batch {
-        let Connection { form, pending, .. } = self.connections[index];
-        let (channel, cursor) = (ChannelKey(pending), self.hub.cursor_of(index));
+    /// The batch of all who have news in this one channel, the same as this one.
+    fn shared_batch(&mut self, index: u32, form: Form, number: usize, channel: ChannelKey) -> &Batch {
+        let cursor = self.hub.cursor_of(index);
         let Delivery { batches, compression, .. } = &mut self.delivery;
-        let batch = &mut batches.shared[form.number()];
+        let batch = &mut batches.shared[number];
         if !batch.serves([channel], cursor) {
             let write = writer(compression, form, self.config.deflate_bytes_min);
             batch.fill(&self.hub, self.hub.following(channel, cursor), write);
@@ -133,8 +132,7 @@ impl Engine {
     }
 
     /// The batch of all who read the same channels and have news in several of them.
-    fn merged_batch(&mut self, index: u32) -> &Batch {
-        let form = self.connections[index].form;
+    fn merged_batch(&mut self, index: u32, form: Form) -> &Batch {
         let cursor = self.hub.cursor_of(index);
         let Delivery { batches, compression, .. } = &mut self.delivery;
         let batch = &mut batches.merged;

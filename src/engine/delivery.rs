@@ -49,7 +49,8 @@ pub(super) enum Output {
     Nothing,
     Rest,
     Own,
-    Batch(Form),
+    /// One of those that are shared, by its form's number.
+    Batch(usize),
     Merged,
     /// A whole answer to a held poll.
     Answer,
@@ -233,36 +234,40 @@ impl Engine {
         } else {
             Output::Nothing
         };
-        let sent = self.connections[index].sent as usize;
         match self.delivery.output {
             Output::Nothing => None,
-            Output::Rest => Some(&self.delivery.batches.rest.bytes[sent..]),
+            Output::Rest => Some(&self.delivery.batches.rest.bytes[self.connections[index].sent as usize..]),
             Output::Own => self.connections[index].own.as_ref().map(|own| own.as_slice()),
-            Output::Batch(form) => Some(&self.delivery.batches.shared[form.number()].bytes),
+            Output::Batch(number) => Some(&self.delivery.batches.shared[number].bytes),
             Output::Answer => Some(&self.delivery.batches.shared[Form::Poll.number()].bytes),
             Output::Merged => Some(&self.delivery.batches.merged.bytes),
         }
     }
 
-    /// What the system made of the bytes that `output` handed out.
-    pub fn sent(&mut self, index: u32, result: io::Result<usize>) {
+    /// What the system made of the bytes that `output` handed out. True if it may hand out more in
+    /// this visit.
+    pub fn sent(&mut self, index: u32, result: io::Result<usize>) -> bool {
         let written = match result {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
-            Err(_) => return self.kill(index, CloseReason::Reset),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(_) => {
+                self.kill(index, CloseReason::Reset);
+                return false;
+            }
         };
         self.count_sent(index, written);
         let whole = match self.delivery.output {
-            Output::Nothing => return,
+            Output::Nothing => return false,
             Output::Rest => self.sent_rest(index, written),
             Output::Own => self.sent_own(index, written),
-            Output::Batch(form) => self.sent_batch(index, written, Some(form)),
+            Output::Batch(number) => self.sent_batch(index, written, Some(number)),
             Output::Merged => self.sent_batch(index, written, None),
             Output::Answer => self.sent_answer(index, written),
         };
         let connection = &mut self.connections[index];
         connection.wrote = self.tick;
+        let is_finishing = connection.state == State::Finishing;
         if !whole {
             self.block(index);
         }
@@ -271,7 +276,14 @@ impl Engine {
         if !whole {
             self.limit_output();
         }
-        self.finish_if_written(index);
+        if is_finishing {
+            self.finish_if_written(index);
+        }
+        match self.delivery.output {
+            Output::Rest => whole,
+            Output::Own => whole && !self.delivery.served,
+            Output::Nothing | Output::Batch(_) | Output::Merged | Output::Answer => false,
+        }
     }
 
     /// The system took no more: nothing goes out before it says "writable".
@@ -296,10 +308,15 @@ impl Engine {
             self.queue_ready(index);
             return self.act_on_deferred(index);
         }
-        if !connection.flags.has(Flags::QUEUED) {
+        let (flags, has_deferred) = (connection.flags, connection.has_deferred());
+        if !flags.has(Flags::QUEUED) {
             self.settle_fresh(index);
         }
-        if self.connections[index].has_deferred() {
+        // Nearly everybody only waits for the next message.
+        if !flags.has_any(Flags::AFTER_VISIT) && !has_deferred {
+            return;
+        }
+        if has_deferred {
             self.act_on_deferred(index);
         }
         if self.connections[index].flags.has(Flags::LEAVING) {
@@ -339,9 +356,9 @@ impl Engine {
         true
     }
 
-    fn sent_batch(&mut self, index: u32, written: usize, form: Option<Form>) -> bool {
-        let batch = match form {
-            Some(form) => &self.delivery.batches.shared[form.number()],
+    fn sent_batch(&mut self, index: u32, written: usize, shared: Option<usize>) -> bool {
+        let batch = match shared {
+            Some(number) => &self.delivery.batches.shared[number],
             None => &self.delivery.batches.merged,
         };
         let connection = &mut self.connections[index];

@@ -7,6 +7,7 @@
 use std::io;
 
 use super::{DISCARD_BYTES_MAX, Engine, OWN_BYTES_PAUSE, Progress, UNANSWERED_MAX, VISIT_SHARE};
+use crate::config::READ_BYTES;
 use crate::connection::reader::Reader;
 use crate::connection::{CloseReason, Flags, NONE, State};
 
@@ -48,7 +49,8 @@ impl Engine {
             }
             // A command waits for a half-sent message where it is cheap: in its own buffers.
             State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
-            State::WebSocket => connection.own_bytes() < OWN_BYTES_PAUSE && !connection.has_deferred(),
+            // What one read brought may be echoed by one write.
+            State::WebSocket => connection.own_bytes() < READ_BYTES && !connection.has_deferred(),
             State::Held | State::Stream | State::Closing | State::Finishing | State::Lingering | State::Dead => false,
         }
     }

@@ -77,13 +77,13 @@ impl Engine {
         self.spend(super::FRAME_COST);
         let commands = self.connections[index].flags.has(Flags::COMMANDS);
         match received {
-            Received::Text(text) if commands => self.act_on_command(index, text.as_bytes(), false),
+            Received::Text(text) if commands => self.act_on_command(index, text, false),
             Received::Binary(bytes) if commands => self.act_on_command(index, bytes, true),
             Received::Gathered(message) if commands => {
                 self.act_on_command(index, message.payload(), message.is_binary());
                 self.spares.give(message.into_buffer());
             }
-            Received::Text(text) => self.act_on_message(index, text.as_bytes(), false),
+            Received::Text(text) => self.act_on_message(index, text, false),
             Received::Binary(bytes) => self.act_on_message(index, bytes, true),
             Received::Gathered(message) => self.act_on_gathered(index, message),
             Received::Ping(payload) => self.act_on_ping(index, payload),

@@ -209,7 +209,7 @@ fn show(received: Received<'_>) -> String {
     if let Received::Gathered(message) = &received {
         return show(match message.is_binary() {
             true => Received::Binary(message.payload()),
-            false => Received::Text(std::str::from_utf8(message.payload()).expect("a gathered text is text")),
+            false => Received::Text(message.payload()),
         });
     }
     let (length, bound) = match &received {
@@ -361,7 +361,7 @@ impl Model {
         // 8.1: what can become no text fails at once, what is cut only at its end.
         match std::str::from_utf8(&bytes) {
             Err(error) if self.text && (fin || error.error_len().is_some()) => return Err(1007),
-            Ok(text) if self.text && fin => self.out.push(format!("{:?}", Received::Text(text))),
+            Ok(text) if self.text && fin => self.out.push(format!("{:?}", Received::Text(text.as_bytes()))),
             _ if fin => self.out.push(format!("{:?}", Received::Binary(&bytes))),
             _ => self.message = Some((fragments + 1, bytes)),
         }

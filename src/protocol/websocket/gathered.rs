@@ -47,10 +47,12 @@ impl Gathered {
             self.buffer.reserve_exact(part.len() + to_come.min(3 * come));
         }
         for block in part.chunks_mut(BLOCK_BYTES) {
-            unmask(block, mask);
+            let is_ascii = unmask(block, mask);
             self.buffer.append(block);
             if let Some(checked) = self.checked {
-                self.checked = Some(checked + whole_characters(&self.payload()[checked..])?);
+                let begun = &self.payload()[checked..];
+                let whole = if is_ascii && begun.len() == block.len() { begun.len() } else { whole_characters(begun)? };
+                self.checked = Some(checked + whole);
             }
         }
         Ok(())

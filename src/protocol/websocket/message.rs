@@ -23,8 +23,8 @@ use crate::buffer::Spares;
 /// What a client sent.
 #[derive(Debug)]
 pub enum Received<'a> {
-    /// A whole text message.
-    Text(&'a str),
+    /// A whole text message: its bytes are UTF-8.
+    Text(&'a [u8]),
     /// A whole binary message.
     Binary(&'a [u8]),
     /// A whole message of either kind that came in pieces. If it is text, its bytes are.
@@ -109,12 +109,14 @@ impl Decoder {
                 let length = self.admit(&head, limits)?;
                 if self.message.is_none() && head.fin && length <= here {
                     let payload = &mut bytes[start..start + length];
-                    unmask(payload, head.mask);
-                    let payload = match inflater.filter(|_| head.compressed) {
-                        Some(inflater) => inflater.inflate(payload, limits.message_bytes_max)?,
-                        None => payload,
+                    let is_ascii = unmask(payload, head.mask);
+                    let binary = head.opcode == Opcode::Binary;
+                    let received = match inflater.filter(|_| head.compressed) {
+                        Some(inflater) => whole(inflater.inflate(payload, limits.message_bytes_max)?, binary)?,
+                        None if is_ascii && !binary => Received::Text(payload),
+                        None => whole(payload, binary)?,
                     };
-                    return Ok((Some(whole(payload, head.opcode == Opcode::Binary)?), start + length));
+                    return Ok((Some(received), start + length));
                 }
                 self.begin(&head, length, here, spares);
                 at = start;
@@ -230,7 +232,7 @@ impl Decoder {
 fn whole(payload: &[u8], binary: bool) -> Result<Received<'_>, Error> {
     Ok(match binary {
         true => Received::Binary(payload),
-        false => Received::Text(str::from_utf8(payload).map_err(|_| Error::NotUtf8)?),
+        false => Received::Text(str::from_utf8(payload).map_err(|_| Error::NotUtf8)?.as_bytes()),
     })
 }
 
@@ -259,7 +261,8 @@ mod tests {
     fn show(received: &Received<'_>) -> String {
         match received {
             Received::Gathered(message) if message.is_binary() => format!("{:?}", Received::Binary(message.payload())),
-            Received::Gathered(message) => format!("{:?}", Received::Text(str::from_utf8(message.payload()).unwrap())),
+            Received::Gathered(message) => show(&Received::Text(message.payload())),
+            Received::Text(text) => format!("Text({:?})", str::from_utf8(text).unwrap()),
             other => format!("{other:?}"),
         }
     }
@@ -348,7 +351,7 @@ mod tests {
     }
 
     fn expect(frames: &[Vec<u8>], received: &[Received<'_>], error: Option<Error>) {
-        let received = received.iter().map(|what| format!("{what:?}")).collect();
+        let received = received.iter().map(show).collect();
         decodes_to(&frames.concat(), LIMITS, &(received, error));
     }
 
@@ -370,11 +373,11 @@ mod tests {
                 frame(0x88, b"\x03\xe8bye"),
             ],
             &[
-                Text("Hello"),
-                Text(""),
+                Text(b"Hello"),
+                Text(b""),
                 Binary(b"\x00\xff"),
                 Binary(b""),
-                Text(&long),
+                Text(long.as_bytes()),
                 Ping(b""),
                 Ping(&[7; 125]),
                 Pong(b"pong"),
@@ -388,13 +391,13 @@ mod tests {
     #[test]
     fn fragments() {
         use Received::{Binary, Ping, Pong, Text};
-        expect(&[frame(0x01, b"Hel"), frame(0x80, b"lo")], &[Text("Hello")], None);
+        expect(&[frame(0x01, b"Hel"), frame(0x80, b"lo")], &[Text(b"Hello")], None);
         expect(&[frame(0x02, b""), frame(0x00, b""), frame(0x80, b"")], &[Binary(b"")], None);
         expect(&[frame(0x02, b"\xff"), frame(0x80, b"\xfe")], &[Binary(b"\xff\xfe")], None);
         // Characters cut between fragments: e2 82 ac is the euro.
         expect(
             &[frame(0x01, b"\xe2"), frame(0x00, b""), frame(0x00, b"\x82"), frame(0x80, b"\xac!")],
-            &[Text("€!")],
+            &[Text("€!".as_bytes())],
             None,
         );
         // Control frames between fragments come at once.
@@ -407,7 +410,7 @@ mod tests {
                 frame(0x80, b"c"),
                 frame(0x81, b"d"),
             ],
-            &[Ping(b"1"), Pong(b"2"), Text("abc"), Text("d")],
+            &[Ping(b"1"), Pong(b"2"), Text(b"abc"), Text(b"d")],
             None,
         );
         expect(&[frame(0x01, b"a"), frame(0x88, b"")], &[Received::Close(None, "")], None);
@@ -418,15 +421,15 @@ mod tests {
         use Received::{Ping, Text};
         expect(&[frame(0x80, b"a")], &[], Some(Error::NothingToContinue));
         expect(&[frame(0x00, b"a")], &[], Some(Error::NothingToContinue));
-        expect(&[frame(0x81, b"a"), frame(0x80, b"b")], &[Text("a")], Some(Error::NothingToContinue));
+        expect(&[frame(0x81, b"a"), frame(0x80, b"b")], &[Text(b"a")], Some(Error::NothingToContinue));
         expect(
             &[frame(0x01, b"a"), frame(0x80, b"b"), frame(0x80, b"c")],
-            &[Text("ab")],
+            &[Text(b"ab")],
             Some(Error::NothingToContinue),
         );
         expect(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(Error::MessageUnfinished));
         expect(&[frame(0x02, b"a"), frame(0x89, b""), frame(0x02, b"b")], &[Ping(b"")], Some(Error::MessageUnfinished));
-        expect(&[frame(0x81, b"a"), vec![0xc1]], &[Text("a")], Some(Error::ReservedBits));
+        expect(&[frame(0x81, b"a"), vec![0xc1]], &[Text(b"a")], Some(Error::ReservedBits));
         expect(&[frame(0x01, b"a"), vec![0x80, 0x01]], &[], Some(Error::NotMasked));
     }
 
@@ -446,7 +449,7 @@ mod tests {
     #[cfg(feature = "deflate")]
     fn expect_agreed(frames: &[Vec<u8>], received: &[Received<'_>], error: Option<Error>) {
         let bytes = frames.concat();
-        let want = (received.iter().map(|what| format!("{what:?}")).collect(), error);
+        let want = (received.iter().map(show).collect(), error);
         assert_eq!(decode_agreed([&bytes[..]]), want, "whole: {bytes:02x?}");
         assert_eq!(decode_agreed(bytes.chunks(1)), want, "byte by byte: {bytes:02x?}");
         for cut in (0..=bytes.len()).step_by(crate::stride(97)) {
@@ -483,15 +486,15 @@ mod tests {
                 frame(0x80, b"\xa9\x00"),
             ],
             &[
-                Text("Hello"),
-                Text("plain"),
+                Text(b"Hello"),
+                Text(b"plain"),
                 Binary(b"Hello"),
-                Text(""),
-                Text(""),
+                Text(b""),
+                Text(b""),
                 Ping(b"?"),
-                Text("Hello"),
+                Text(b"Hello"),
                 Binary(b"not compressed"),
-                Text("\u{e9}"),
+                Text("\u{e9}".as_bytes()),
             ],
             None,
         );
@@ -642,8 +645,7 @@ mod tests {
                 let (received, consumed) =
                     decoder.decode(&mut bytes[at..], LIMITS, None, &mut Spares::default()).unwrap();
                 let payload = match received.unwrap() {
-                    Received::Text(text) => text.as_bytes(),
-                    Received::Binary(payload) | Received::Ping(payload) => payload,
+                    Received::Text(payload) | Received::Binary(payload) | Received::Ping(payload) => payload,
                     other => panic!("{other:?}"),
                 };
                 assert!(place.contains(&payload.as_ptr()) || payload.is_empty());
@@ -821,7 +823,7 @@ mod tests {
                 out.push(format!("{:?}", Received::Binary(&payload)));
             } else {
                 let text = str::from_utf8(&payload).map_err(|_| Error::NotUtf8)?;
-                out.push(format!("{:?}", Received::Text(text)));
+                out.push(show(&Received::Text(text.as_bytes())));
             }
         }
     }
