@@ -178,8 +178,10 @@ impl Flags {
     pub const FIRST: Flags = Flags(1 << 18);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 19);
-    /// Was pinged, and nothing was heard since.
-    pub const PINGED: Flags = Flags(1 << 20);
+    /// A ping is among its own bytes.
+    pub const PING_WAITS: Flags = Flags(1 << 20);
+    /// A ping was written, and nothing was heard since.
+    pub const PINGED: Flags = Flags(1 << 21);
 
     /// True if all bits of `other` are set.
     pub fn has(self, other: Flags) -> bool {
