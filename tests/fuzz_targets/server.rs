@@ -90,7 +90,7 @@ fn comparable(told: &[u8]) -> Vec<String> {
     let mut out = Vec::new();
     let mut status = 0;
     // The body of an answer to HEAD is not there although its head tells of one: what follows is
-    // read in its place, and is compared all the same.
+    // read in its place. It is compared all the same, but for what follows a refusal.
     while let Ok(Some(part)) = responses.next_part() {
         match part {
             Part::Head(head) => {
@@ -102,6 +102,7 @@ fn comparable(told: &[u8]) -> Vec<String> {
                     _ => out.push(status.to_string()),
                 }
             }
+            Part::Body(bytes) if status >= 400 && bytes.starts_with(b"HTTP/1.1 ") => return out,
             Part::Body(bytes) => out.push(String::from_utf8_lossy(&bytes).into_owned()),
             Part::End if status >= 400 => return out,
             Part::End => {}

@@ -22,7 +22,7 @@ mod codec {
     };
     use miniz_oxide::inflate::TINFLStatus;
     use miniz_oxide::inflate::core::inflate_flags::{
-        TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+        TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
     };
     use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
@@ -85,11 +85,6 @@ mod codec {
     /// More room than this is given back.
     const ROOM_KEPT: usize = 256 * 1024;
 
-    /// RFC 7692 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload of
-    /// the message." Behind them an empty block with BFINAL: only where a block may begin does it
-    /// end the stream, so it proves that those four completed the last one.
-    const END: [u8; 6] = [0x00, 0x00, 0xff, 0xff, 0x03, 0x00];
-
     const FLAGS: u32 = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 
     impl Inflater {
@@ -99,12 +94,17 @@ mod codec {
             self.len = 0;
             // No payload at all, or one whose last block has BFINAL, lacks the octet 0x00 that a
             // sender owes (7.2.3.4, 7.2.3.6). There is one thing only that it can mean.
-            let is_whole = payload.is_empty() || self.feed(payload, bytes_max)? || self.feed(&END, bytes_max)?;
+            // 7.2.2: "Append 4 octets of 0x00 0x00 0xff 0xff to the tail end of the payload": they must
+            // complete a block, or the message was cut.
+            let is_whole = payload.is_empty()
+                || self.feed(payload, FLAGS, bytes_max)?
+                || self.feed(&TAIL, FLAGS | TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY, bytes_max)?;
             if is_whole { Ok(&self.bytes[..self.len]) } else { Err(Error::NotDeflate) }
         }
 
-        /// Inflates this part; true if it ends with a block that has BFINAL.
-        fn feed(&mut self, mut part: &[u8], bytes_max: usize) -> Result<bool, Error> {
+        /// Inflates this part; true if it ends with a block that has BFINAL or, where a stop at each
+        /// block is asked for, with any.
+        fn feed(&mut self, mut part: &[u8], flags: u32, bytes_max: usize) -> Result<bool, Error> {
             let core = self.core.get_or_insert_default();
             loop {
                 // One byte over the limit shows that there are more.
@@ -113,7 +113,7 @@ mod codec {
                     self.bytes.resize((2 * self.len).max(ROOM_FIRST).min(room_max), 0);
                 }
                 let room = self.bytes.len().min(room_max);
-                let (status, read, written) = decompress(core, part, &mut self.bytes[..room], self.len, FLAGS);
+                let (status, read, written) = decompress(core, part, &mut self.bytes[..room], self.len, flags);
                 part = &part[read..];
                 self.len += written;
                 self.spent += written;
@@ -123,6 +123,11 @@ mod codec {
                 match status {
                     TINFLStatus::HasMoreOutput => {}
                     TINFLStatus::NeedsMoreInput => return Ok(false),
+                    TINFLStatus::BlockBoundary if part.is_empty() => {
+                        // Bits that are left begin a block, which does not end.
+                        return Ok(core.block_boundary_state().is_some_and(|state| state.num_bits == 0));
+                    }
+                    TINFLStatus::BlockBoundary => {}
                     TINFLStatus::Done => {
                         if part.is_empty() {
                             return Ok(true);
@@ -267,6 +272,8 @@ mod tests {
             // Cut inside a block.
             b"\xf2\x48\xcd",
             b"\x00\x05\x00\xfa\xff",
+            // Cut inside a last block, whose codes the four bytes are taken for: one is left over.
+            b"\xeb\xeb\xeb\xeb\xeb\xeb\x48\xcc\xff\xff\x7f",
             // The tail was left on: what is put behind it begins a block of 0xff00 bytes.
             b"\xf2\x48\xcd\xc9\xc9\x07\x00\x00\x00\xff\xff",
             // Garbage behind the last block.
