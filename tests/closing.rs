@@ -338,7 +338,7 @@ fn two_close_frames_that_cross_are_one_each() {
     assert_eq!(socket.codes(&mut server), ["close 1008", "end"]);
 }
 
-/// protocol: waits for that answer, throws away what comes before it, and then ends the connection, or after `close-timeout` (default 3 s) without one.
+/// protocol: waits for that answer, throws away what comes before it, and then ends the connection, or after `close-timeout` (default 3 s
 #[test]
 fn a_client_that_never_answers_is_not_waited_for_longer() {
     each_way(|way, server, socket| {

@@ -80,7 +80,7 @@ fn a_ping_comes_with_the_cursor_if_it_moved() {
     assert_eq!(next(&mut websocket), "ping");
 }
 
-/// protocol: a peer silent for two intervals is closed.
+/// protocol: a peer silent for two intervals is closed
 #[test]
 fn a_silent_peer_is_closed() {
     let server = Server::start_with(|config| config.ping = Duration::from_millis(500));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clients::{Format, Heard, Reader, Transport};
 use kernel::{Ending, Kernel, Rng, Wire};
 use tidings::Tokens;
-use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
+use tidings::internals::{Command, Commands, Config, EventLoop, Os, Parts};
 
 struct Server {
     turns: EventLoop<Kernel>,
@@ -161,6 +161,35 @@ fn who_waits_for_its_turn_longer_than_the_close_timeout_is_told() {
     server.turns.os().working = None;
     server.turn_for(2 * close_timeout_ms);
     assert!(readers.iter().all(|(wire, _)| server.turns.os().is_released(*wire)), "and no longer than needed");
+}
+
+/// protocol: or after `close-timeout` (default 3 s, from when the frame was written) without one.
+///
+/// Whoever is told only just before its deadline has the whole close timeout from then on, to read it and to
+/// answer.
+#[test]
+fn who_is_told_late_has_the_whole_close_timeout() {
+    for request in [clients::get("a", "?token=s", SSE), clients::upgrade("a", "?token=s", None)] {
+        let mut config = Config::default();
+        config.writes_per_turn_max = 1;
+        let close_timeout_ms = config.close_timeout.as_millis() as u64;
+        let mut server = Server::start_with("publish p\nsubscribe s", config);
+        let wires = [(); 2].map(|()| server.send(&request));
+        let _ = wires.map(|wire| server.receive(wire));
+        assert!(server.commands.push(Command::SetTokens(tokens("publish p"))).is_ok());
+        server.turns.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(wires.map(|wire| server.receive(wire).is_empty()), [false, true], "one of them is written to");
+        // The server stands still until just before the deadline.
+        let os = server.turns.os();
+        let end_ms = os.now_ms() + close_timeout_ms - 50;
+        os.wait(Some(Duration::from_millis(end_ms - os.now_ms())), &mut Vec::new()).unwrap();
+        server.turns.turn(Some(Duration::ZERO)).unwrap();
+        assert!(!server.receive(wires[1]).is_empty(), "now the other");
+        server.turn_for(close_timeout_ms - 50);
+        assert!(!server.turns.os().is_released(wires[1]), "its time is not over");
+        server.turn_for(200);
+        assert!(server.turns.os().is_released(wires[1]), "and now it is");
+    }
 }
 
 /// What is published in the turn in which the token goes is not delivered to its holder any more.

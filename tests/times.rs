@@ -76,12 +76,7 @@ fn a_publish_in_the_turn_of_the_deadline_is_answered() {
             }
         }
         server.turn_for(100);
-        // The machine stands still for longer than the limit.
-        let end_ms = server.kernel().now_ms() + limit_ms + 1000;
-        while server.kernel().now_ms() < end_ms {
-            let left_ms = end_ms - server.kernel().now_ms();
-            server.kernel().wait(Some(Duration::from_millis(left_ms)), &mut Vec::new()).expect("no fault");
-        }
+        stands_still(&mut server, limit_ms + 1000);
         server.kernel().send(wire, &publish);
         let mut said = String::new();
         for _ in 0..10 {
@@ -298,10 +293,7 @@ fn a_websocket_is_not_taken_for_silent_by_a_server_that_stood_still() {
     let wire = server.send(&clients::upgrade("a", "", None));
     server.turn(0);
     server.receive(wire);
-    let end_ms = server.kernel().now_ms() + 200_000;
-    while server.kernel().now_ms() < end_ms {
-        server.kernel().wait(Some(Duration::from_secs(200)), &mut Vec::new()).expect("no fault");
-    }
+    stands_still(&mut server, 200_000);
     server.turn(0);
     let ping = server.receive(wire);
     assert_eq!(server.kernel().ending(wire), None);
@@ -309,4 +301,82 @@ fn a_websocket_is_not_taken_for_silent_by_a_server_that_stood_still() {
     // Now it was asked: the answer has the whole interval, and no more.
     let (after, _) = end_of(&mut server, wire);
     assert!((40_000..=40_000 + 400).contains(&after), "{after} ms of a ping of 40 s");
+}
+
+/// protocol: a peer silent for two intervals is closed, none before it has had one to answer a ping that was written.
+///
+/// A turn writes to so many and no more. Whose ping waits for its turn, for most of an interval or for
+/// more than two, was not asked yet; once it was, the answer has the whole interval.
+#[test]
+fn a_websocket_is_not_silent_before_its_ping_is_written() {
+    for still_ms in [35_000, 100_000] {
+        let mut server = Server::start(|config| {
+            config.ping = Duration::from_secs(40);
+            config.writes_per_turn_max = 1;
+        });
+        let wires = [(); 2].map(|()| server.send(&clients::upgrade("a", "", None)));
+        server.turn_for(100);
+        let _ = wires.map(|wire| server.receive(wire));
+        stands_still(&mut server, 50_000);
+        server.turn(0);
+        let unasked: Vec<Wire> = wires.into_iter().filter(|&wire| server.receive(wire).is_empty()).collect();
+        assert_eq!(unasked.len(), 1, "one of them is written to");
+        stands_still(&mut server, still_ms);
+        server.turn(0);
+        let (after, said) = end_of(&mut server, unasked[0]);
+        assert!((40_000..=40_000 + 400).contains(&after), "{after} ms, and it was asked {said:?}");
+    }
+}
+
+/// A turn reads so many bytes and no more: a pong that waits to be read is no silence.
+#[test]
+fn a_websocket_is_not_silent_whose_pong_is_not_read_yet() {
+    let mut server = Server::start(|config| {
+        config.ping = Duration::from_secs(40);
+        config.publish_bytes_per_turn_max = 1000;
+    });
+    let [busy, well] = [(); 2].map(|()| server.send(&clients::upgrade("a", "", None)));
+    server.turn_for(100);
+    stands_still(&mut server, 50_000);
+    server.turn(0);
+    stands_still(&mut server, 100_000);
+    server.kernel().send(busy, &clients::client_frame(clients::TEXT, &[b'x'; 2 * KIB]));
+    server.kernel().send(well, &clients::client_frame(clients::PONG, b""));
+    server.turn(0);
+    assert!(!server.kernel().is_released(well), "the other one's message was all that this turn read");
+    let (after, _) = end_of(&mut server, well);
+    assert!((80_000..=120_000 + 400).contains(&after), "{after} ms since it was heard, with pings of 40 s");
+}
+
+/// A turn writes to so many and no more. The idle deadline of a client passed before its answer was written:
+/// it was ended behind it, without a word, and what it asked next was thrown away.
+#[test]
+fn a_connection_is_not_idle_while_its_answer_waits_to_be_written() {
+    let mut server = Server::start(|config| {
+        config.idle_timeout = Duration::from_secs(20);
+        config.head_timeout = Duration::from_secs(20);
+        config.writes_per_turn_max = 1;
+    });
+    let wires = [(); 2].map(|()| server.send(b""));
+    for wire in wires {
+        server.kernel().send(wire, &clients::post("a", "", "", b"first"));
+    }
+    server.turn(0);
+    let [first, other] = wires.map(|wire| server.receive(wire));
+    assert!(first.starts_with("HTTP/1.1 200") && other.is_empty(), "one of them is written to: {other}");
+    stands_still(&mut server, 30_000);
+    server.turn(0);
+    server.kernel().send(wires[1], &clients::post("a", "", "", b"second"));
+    server.turn_for(100);
+    assert_eq!(server.statuses(wires[1]), ["200", "200"]);
+    assert_eq!(server.stats().head, 3);
+}
+
+/// The process is stopped: time passes, and no turn.
+fn stands_still(server: &mut Server, ms: u64) {
+    let end_ms = server.kernel().now_ms() + ms;
+    while server.kernel().now_ms() < end_ms {
+        let left_ms = end_ms - server.kernel().now_ms();
+        server.kernel().wait(Some(Duration::from_millis(left_ms)), &mut Vec::new()).expect("no fault");
+    }
 }

@@ -178,8 +178,10 @@ impl Flags {
     pub const FIRST: Flags = Flags(1 << 18);
     /// Dead, and its socket is closed: only a queue that still names it keeps the slot.
     pub const REAPED: Flags = Flags(1 << 19);
-    /// Was pinged, and nothing was heard since.
-    pub const PINGED: Flags = Flags(1 << 20);
+    /// A ping is among its own bytes.
+    pub const PING_WAITS: Flags = Flags(1 << 20);
+    /// A ping was written, and nothing was heard since.
+    pub const PINGED: Flags = Flags(1 << 21);
 
     /// Who has any of these has something to do when its visit ends.
     pub const AFTER_VISIT: Flags = Flags(Flags::READABLE.0 | Flags::PAUSED.0 | Flags::LEAVING.0);

@@ -340,6 +340,9 @@ impl Engine {
         }
         self.hub.unpin(MessageKey(message));
         self.count_delivered(index, transport, 1);
+        if self.connections[index].own.is_none() {
+            self.written(index);
+        }
         true
     }
 
@@ -353,6 +356,7 @@ impl Engine {
         if let Some(own) = connection.own.take() {
             self.spares.give(own);
         }
+        self.written(index);
         true
     }
 

@@ -7,7 +7,7 @@
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
-//! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all; it is later if we made it wait |
+//! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all, from the last byte written |
 
 use std::time::Duration;
 
@@ -99,8 +99,10 @@ impl Engine {
         let interval = ticks(self.config.ping);
         let connection = &self.connections[index];
         // Who was not asked need not have answered: a process that stood still for so long, in a machine
-        // that slept or was moved, has not pinged either, and its peers are well.
-        if connection.flags.has(Flags::PINGED) && self.tick.wrapping_sub(connection.heard) >= 2 * interval {
+        // that slept or was moved, has not pinged either, and its peers are well. Nor is silent whose
+        // bytes are there and were not read.
+        let is_asked = connection.flags.has(Flags::PINGED) && !connection.flags.has(Flags::READABLE);
+        if is_asked && self.tick.wrapping_sub(connection.heard) >= 2 * interval {
             return self.kill(index, CloseReason::Silent);
         }
         let due = connection.reader.as_ref().and_then(|reader| reader.due);
@@ -110,19 +112,42 @@ impl Engine {
             self.connections[index].reason = CloseReason::RequestTimeout;
             return;
         }
-        let json = connection.form.plain() == Form::WsJson;
+        if self.connections[index].flags.has(Flags::PING_WAITS) {
+            // Its turn to be written to has not come.
+            return self.await_pong(index);
+        }
+        let json = self.connections[index].form.plain() == Form::WsJson;
         // Only a subscriber that has everything may be told the head.
-        let moved_to = if connection.flags.has(Flags::QUEUED) { None } else { self.advance(index) };
+        let moved_to = if self.connections[index].flags.has(Flags::QUEUED) { None } else { self.advance(index) };
         self.connections[index].own(&mut self.spares).append_with(|out| {
             if let (Some(cursor), true) = (moved_to, json) {
                 form::ws_cursor(cursor, out);
             }
             websocket::encode_frame(out, Opcode::Ping, b"");
         });
-        self.connections[index].flags.set(Flags::PINGED);
+        self.connections[index].flags.set(Flags::PING_WAITS);
         self.queue_ready(index);
-        self.set_tick(index, self.tick + interval);
+        self.await_pong(index);
+    }
+
+    fn await_pong(&mut self, index: u32) {
+        self.set_tick(index, self.tick + ticks(self.config.ping));
         self.watch_message(index);
+    }
+
+    /// All that waited for this connection is written. What its peer is to do about it, it has the whole
+    /// time for from now on, however long the bytes waited for their turn.
+    pub(super) fn written(&mut self, index: u32) {
+        let connection = &mut self.connections[index];
+        match connection.state {
+            State::WebSocket if connection.flags.has(Flags::PING_WAITS) => {
+                connection.flags.clear(Flags::PING_WAITS);
+                connection.flags.set(Flags::PINGED);
+                self.await_pong(index);
+            }
+            State::Closing | State::Finishing => self.set_deadline(index, self.config.close_timeout),
+            _ => {}
+        }
     }
 
     /// Moves the cursor of a subscriber that has everything to the head; the head, if it moved.

@@ -96,11 +96,14 @@ struct Connection {
     /// When the next edges are due. An edge is forgotten when it is told.
     read_edge: Option<u64>,
     write_edge: Option<u64>,
-    /// The server met a full pipe and will be told of space. (Linux: SOCK_NOSPACE.)
-    wants_space: bool,
+    /// Since when the server has met a full pipe, and will be told of space. (Linux: SOCK_NOSPACE.)
+    wants_space: Option<u64>,
     /// An event has said that the client ended: no edge will follow for what is left to read.
     end_told: bool,
     server_gone: bool,
+    /// When the server let go of it, and how long it had waited for space by then.
+    let_go_ms: Option<u64>,
+    starved_ms: u64,
     client_gone: bool,
     reset: bool,
     /// A fault, and not its peer or the server, has ended it.
@@ -109,6 +112,8 @@ struct Connection {
     refused: bool,
     /// Connections when it was accepted, itself included.
     crowd: usize,
+    /// When that was, in time that the process was awake.
+    accepted_ms: u64,
     /// Reads and writes still to be interrupted.
     interruptions: u32,
     writes: u64,
@@ -183,14 +188,17 @@ impl Kernel {
             reliable: false,
             read_edge: None,
             write_edge: None,
-            wants_space: false,
+            wants_space: None,
             end_told: false,
             server_gone: !self.listening,
+            let_go_ms: None,
+            starved_ms: 0,
             client_gone: false,
             reset: !self.listening,
             struck: false,
             refused: false,
             crowd: 0,
+            accepted_ms: 0,
             interruptions: 0,
             writes: 0,
         });
@@ -232,8 +240,8 @@ impl Kernel {
         let bytes = connection.down.bytes.drain(..taken).collect();
         // Linux tells of space when a third of the buffer is free, not at every byte
         // (sk_stream_write_space).
-        if connection.wants_space && connection.down.space() * 3 >= connection.down.capacity {
-            connection.wants_space = false;
+        if connection.wants_space.is_some() && connection.down.space() * 3 >= connection.down.capacity {
+            connection.wants_space = None;
             self.raise_write(wire);
         }
         bytes
@@ -350,9 +358,36 @@ impl Kernel {
         self.connections[wire.0].refused
     }
 
+    /// When this one was accepted, as `awake_ms` counts.
+    pub fn accepted_ms(&self, wire: Wire) -> u64 {
+        self.connections[wire.0].accepted_ms
+    }
+
     /// How many connections there were when this one was accepted, itself included.
     pub fn crowd(&self, wire: Wire) -> usize {
         self.connections[wire.0].crowd
+    }
+
+    /// True if the server holds this connection and has read every byte that was sent over it.
+    pub fn is_read(&self, wire: Wire) -> bool {
+        let connection = &self.connections[wire.0];
+        connection.index.is_some() && connection.up.bytes.is_empty()
+    }
+
+    /// True if the client has read every byte that was written to it.
+    pub fn is_drained(&self, wire: Wire) -> bool {
+        self.connections[wire.0].down.bytes.is_empty()
+    }
+
+    /// When the server let go of this connection.
+    pub fn let_go_ms(&self, wire: Wire) -> Option<u64> {
+        self.connections[wire.0].let_go_ms
+    }
+
+    /// How long the server had waited for space when it let go: the client had not read enough for the
+    /// kernel to tell of any.
+    pub fn starved_ms(&self, wire: Wire) -> u64 {
+        self.connections[wire.0].starved_ms
     }
 
     /// True if the server has let go of this connection.
@@ -674,6 +709,8 @@ impl Os for Kernel {
         let connection = &mut self.connections[wire.0];
         connection.index = None;
         connection.server_gone = true;
+        connection.let_go_ms = Some(self.now_ms);
+        connection.starved_ms = connection.wants_space.map_or(0, |since_ms| self.now_ms - since_ms);
         connection.down.ended = true;
         // RFC 1122 4.2.2.13: closing with unread input resets, and the last answer is lost.
         if !connection.up.bytes.is_empty() {
@@ -743,10 +780,11 @@ impl Kernel {
             return Err(self.faults.errno("accept", &mut self.rng));
         }
         self.open.insert(index, wire);
-        let (now_ms, crowd) = (self.now_ms, self.open.len());
+        let (now_ms, awake_ms, crowd) = (self.now_ms, self.awake_ms(), self.open.len());
         let connection = &mut self.connections[wire.0];
         connection.index = Some(index);
         connection.crowd = crowd;
+        connection.accepted_ms = awake_ms;
         // Registering tells what is ready already.
         connection.write_edge = Some(now_ms);
         if !connection.up.bytes.is_empty() || connection.up.ended || connection.reset {
@@ -795,7 +833,7 @@ impl Kernel {
         }
         let space = connection.down.space();
         if space == 0 {
-            connection.wants_space = true;
+            connection.wants_space.get_or_insert(self.now_ms);
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if self.strikes(Some(wire), Fault::WriteWouldBlock) {
@@ -809,7 +847,7 @@ impl Kernel {
             let due = self.later();
             self.connections[wire.0].write_edge = Some(due);
         } else if taken < bytes.len() {
-            self.connections[wire.0].wants_space = true;
+            self.connections[wire.0].wants_space.get_or_insert(self.now_ms);
         }
         self.connections[wire.0].down.bytes.extend(&bytes[..taken]);
         Ok(taken)

@@ -94,16 +94,19 @@ impl Line {
         let end = self.out.len().min(bytes_max);
         let taken = world.kernel.send(self.asked.wire, &self.out[..end]);
         self.out.drain(..taken);
-        self.asked.acts(world.kernel, taken > 0, !self.out.is_empty(), world.excuses);
+        self.asked.acts(world.kernel, taken > 0, !self.out.is_empty());
     }
 
     /// Receives at most so many bytes.
     pub fn receive(&mut self, world: &mut Surroundings<'_>, bytes_max: usize) -> Vec<u8> {
         let bytes = world.kernel.receive(self.asked.wire, bytes_max);
-        if !bytes.is_empty() {
-            self.asked.quiet_ms = self.asked.looked_ms;
-        }
+        self.asked.reads(world.kernel, !bytes.is_empty());
         bytes
+    }
+
+    /// The server need not have read what was asked for last.
+    pub fn is_unread(&self, world: &Surroundings<'_>) -> bool {
+        !self.out.is_empty() || self.asked.was_just_sent(world.kernel)
     }
 
     /// How it has ended, if it has: not without an excuse.

@@ -30,8 +30,8 @@ pub struct Excuses {
     /// Without a request, or a whole head of the first.
     idle_ms: u64,
     close_ms: u64,
-    /// Who lets a connection rest as long as this may be taken for stalled, or silent.
-    patience_ms: u64,
+    stall_ms: u64,
+    ping_ms: u64,
     connections_max: usize,
     lacks_channels: bool,
 }
@@ -48,12 +48,14 @@ pub struct Asked {
     pub passing: bool,
     /// When the request began, if not earlier.
     pub began_ms: u64,
-    /// When the server may have said the last that was heard.
-    pub quiet_ms: u64,
+    /// When the server may have said the last that was heard, if not later.
+    quiet_ms: u64,
     /// The client has ended it, or half of it.
     pub own_doing: bool,
-    /// The client reads slowly, or answers no pings, or has let it rest for too long.
-    pub dawdled: bool,
+    /// The client answers no pings.
+    pub mute: bool,
+    /// Its form cannot tell of a loss.
+    pub raw: bool,
     /// The server has said that the end follows.
     pub told: bool,
     /// When the client looked last, and the time before.
@@ -61,8 +63,10 @@ pub struct Asked {
     pub looked_ms: u64,
     /// When something was last sent, in time that the server was awake; `None`: some of it waits still.
     sent_ms: Option<u64>,
-    /// Since when something waits to be sent.
-    behind_since_ms: Option<u64>,
+    /// When it had last read everything that was there.
+    drained_ms: u64,
+    /// The last such moment of which everything is answered.
+    answered_ms: u64,
 }
 
 impl Asked {
@@ -75,36 +79,50 @@ impl Asked {
             began_ms: now_ms,
             quiet_ms: now_ms,
             own_doing: false,
-            dawdled: false,
+            mute: false,
+            raw: false,
             told: false,
             acted_ms: now_ms,
             looked_ms: now_ms,
             sent_ms: None,
-            behind_since_ms: None,
+            drained_ms: now_ms,
+            answered_ms: now_ms,
         }
     }
 
     /// The client looks at its connection, and has sent what it could.
-    pub fn acts(&mut self, kernel: &Kernel, has_sent: bool, has_more: bool, excuses: &Excuses) {
-        let now_ms = kernel.now_ms();
+    pub fn acts(&mut self, kernel: &Kernel, has_sent: bool, has_more: bool) {
         if has_more {
             self.sent_ms = None;
         } else if has_sent || self.sent_ms.is_none() {
             self.sent_ms = Some(kernel.awake_ms());
         }
-        let behind_since_ms = *self.behind_since_ms.get_or_insert(now_ms);
-        if !has_more {
-            self.behind_since_ms = None;
+        if !has_more && !self.mute {
+            self.answered_ms = self.drained_ms;
         }
-        let rested_ms = now_ms - self.acted_ms.min(behind_since_ms);
         self.looked_ms = self.acted_ms;
-        self.dawdled |= rested_ms >= excuses.patience_ms;
-        self.acted_ms = now_ms;
+        self.acted_ms = kernel.now_ms();
     }
 
-    /// The server need not have read what was asked for last.
-    pub fn is_unread(&self, kernel: &Kernel) -> bool {
-        self.sent_ms.is_none_or(|sent_ms| kernel.awake_ms() - sent_ms <= LATE_MS_MAX)
+    /// The client has read what it wanted of what was there.
+    pub fn reads(&mut self, kernel: &Kernel, has_read: bool) {
+        if has_read {
+            self.quiet_ms = self.drained_ms;
+        }
+        if kernel.is_drained(self.wire) {
+            self.drained_ms = kernel.now_ms();
+        }
+    }
+
+    /// For how long the client had left something unread or unanswered when the server let go.
+    fn neglected_ms(&self, kernel: &Kernel) -> u64 {
+        kernel.let_go_ms(self.wire).map_or(0, |end_ms| end_ms.saturating_sub(self.answered_ms))
+    }
+
+    /// So lately sent, or accepted, that the server need not have read it.
+    pub fn was_just_sent(&self, kernel: &Kernel) -> bool {
+        let accepted_ms = kernel.accepted_ms(self.wire);
+        self.sent_ms.is_none_or(|sent_ms| kernel.awake_ms() - sent_ms.max(accepted_ms) <= LATE_MS_MAX)
     }
 }
 
@@ -115,7 +133,8 @@ impl Excuses {
             request_ms: ms(config.head_timeout.min(config.body_timeout)) - TICK_MS,
             idle_ms: ms(config.idle_timeout.min(config.head_timeout)) - TICK_MS,
             close_ms: ms(config.close_timeout) - TICK_MS - LATE_MS_MAX,
-            patience_ms: ms(config.stall_timeout.min(2 * config.ping)) / 2,
+            stall_ms: ms(config.stall_timeout) - TICK_MS,
+            ping_ms: ms(config.ping) - TICK_MS - LATE_MS_MAX,
             connections_max: config.connections_max,
             lacks_channels: config.channels_max < CHANNELS.len() + PASSING.len(),
             ..Excuses::default()
@@ -187,6 +206,11 @@ impl Excuses {
         codes.iter().find_map(|code| self.of(kernel, asked, code))
     }
 
+    /// True if there was a reason to close this connection that the client may not have read.
+    fn was_closed(&self, kernel: &Kernel, asked: &Asked) -> bool {
+        asked.raw || self.of_end(kernel, asked).is_some() || self.of(kernel, asked, "request_timeout").is_some()
+    }
+
     /// True if so much time has passed since the client last looked that a last answer may be cut off.
     pub fn was_away(&self, kernel: &Kernel, asked: &Asked) -> bool {
         kernel.now_ms() - asked.looked_ms >= self.close_ms
@@ -202,7 +226,12 @@ impl Excuses {
             _ if asked.life != self.life => Some("the process had ended"),
             _ if self.left.contains(&asked.life) => Some("the server was leaving"),
             _ if kernel.crowd(asked.wire) > self.connections_max => Some("beyond connections-max"),
-            _ if asked.dawdled => Some("its client dawdled"),
+            _ if kernel.starved_ms(asked.wire) >= self.stall_ms => Some("it took nothing for stall-timeout"),
+            // A ping that it had not read, or not answered, for a whole interval.
+            _ if asked.neglected_ms(kernel) >= self.ping_ms => Some("it was silent for two pings"),
+            _ if asked.neglected_ms(kernel) >= self.close_ms && self.was_closed(kernel, asked) => {
+                Some("it did not read why in close-timeout")
+            }
             _ if is_idle && kernel.now_ms() - asked.quiet_ms >= self.idle_ms => Some("it was idle"),
             _ => None,
         }

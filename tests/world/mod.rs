@@ -64,7 +64,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome {
 }
 
 /// Three seeds of seven meet everything at once.
-fn is_hard(seed: u64) -> bool {
+pub fn is_hard(seed: u64) -> bool {
     matches!(seed % 7, 2 | 3 | 6)
 }
 
@@ -317,6 +317,11 @@ impl World {
         }
         for thread in &mut self.threads {
             thread.hears(&mut self.model, &self.excuses, &mut self.coverage)?;
+        }
+        if !turn.more {
+            let head = self.engine.engine().stats().head;
+            let kernel = self.engine.os_ref();
+            self.subscribers.iter_mut().for_each(|subscriber| subscriber.is_read(kernel, head));
         }
         self.observe(turn.more)?;
         self.model.settle()?;

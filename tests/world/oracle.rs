@@ -245,6 +245,8 @@ pub struct Chain {
     /// The life of the server that was asked.
     life: u32,
     at: Option<Place>,
+    /// After `now`: it was attached when the log stood here, at the latest.
+    by: Option<u64>,
     /// A gap of this connection was told through here.
     told: u64,
     /// After `earliest`: channels of which nothing was heard yet. Nobody said where they begin.
@@ -259,6 +261,8 @@ pub struct Chain {
 #[derive(Debug)]
 enum Step {
     Asked(After, BTreeSet<String>, u32),
+    /// The server has read what was asked.
+    StandsBy(u64),
     Heard(Heard),
 }
 
@@ -269,6 +273,7 @@ impl Chain {
             asked: After::Now,
             life: 0,
             at: None,
+            by: None,
             told: 0,
             unheard: BTreeSet::new(),
             last: None,
@@ -294,6 +299,11 @@ impl Chain {
         self.steps.push_back(Step::Asked(after, channels, life));
     }
 
+    /// The server has read all of the request; it stands at this number of the log, or before it.
+    pub fn stands_by(&mut self, head: u64) {
+        self.steps.push_back(Step::StandsBy(head));
+    }
+
     /// The client heard something.
     pub fn hear(&mut self, heard: &Heard) {
         match heard {
@@ -304,7 +314,7 @@ impl Chain {
                 self.last = Some(*cursor);
                 self.wanted = channels.iter().cloned().collect();
             }
-            Heard::Done(Some(4008)) => {}
+            Heard::Done(Some(4008)) | Heard::Refused(..) => {}
             _ => return,
         }
         self.steps.push_back(Step::Heard(heard.clone()));
@@ -319,9 +329,14 @@ impl Chain {
                     self.life = *life;
                     self.channels = channels.clone();
                     self.at = if let After::Place(place) = after { Some(*place) } else { None };
+                    self.by = None;
                     self.told = 0;
                     let is_earliest = *after == After::Earliest;
                     self.unheard = if is_earliest { channels.clone() } else { BTreeSet::new() };
+                    true
+                }
+                Step::StandsBy(head) => {
+                    self.by = Some(*head).filter(|_| self.asked == After::Now);
                     true
                 }
                 Step::Heard(heard) => {
@@ -356,7 +371,7 @@ impl Chain {
         if let Some(step) = self.steps.front() {
             return Err(format!("heard of something that never was: {step:?}"));
         }
-        let Some(at) = self.at else { return Ok(()) };
+        let Some(at) = self.at.or(self.by.map(|seq| Place { epoch: self.life, seq })) else { return Ok(()) };
         let life = model.life(at.epoch).ok_or("stands in a life that never was")?;
         self.none_missing(model, life, at.seq, life.head()).map_err(|why| format!("{why}, and stays at {at}"))
     }
@@ -375,6 +390,10 @@ impl Chain {
             Heard::Message(message) => self.message(message, model),
             Heard::Gap(gap) => self.gap(gap, model),
             Heard::Done(Some(4008)) => Ok(self.has_lost(model)),
+            Heard::Refused(..) => {
+                self.by = None;
+                Ok(true)
+            }
             _ => Ok(true),
         }
     }
@@ -393,6 +412,8 @@ impl Chain {
                 return Err("a cursor goes back, or to another epoch, without a gap".into());
             }
             self.none_missing(model, life, at.seq, place.seq)?;
+        } else if let Some(by) = self.by {
+            self.none_missing(model, life, by, place.seq)?;
         }
         self.at = Some(place);
         Ok(true)
@@ -429,6 +450,8 @@ impl Chain {
                 return Err("heard before, or out of order".into());
             }
             self.none_missing(model, life, at.seq, before)?;
+        } else if let Some(by) = self.by {
+            self.none_missing(model, life, by, before)?;
         } else if let After::Text(text) = &self.asked {
             return Err(format!("{text:?} is no cursor, and no gap was told"));
         } else if self.asked == After::Earliest {

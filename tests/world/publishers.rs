@@ -95,7 +95,7 @@ impl Publisher {
         }
         let Some(line) = &mut self.line else { return Ok(()) };
         if has_ended {
-            let is_idle = self.waiting.is_empty() || line.asked.is_unread(world.kernel);
+            let is_idle = self.waiting.is_empty() || line.is_unread(world);
             let ending = line.ending(world, is_idle)?;
             // "A client that half-closes after a complete request still gets a short answer."
             let is_owed = self.half_closed && ending == Some(Ending::Closed) && !line.asked.told;

@@ -1,10 +1,10 @@
 //! Subscribers: by long poll, SSE and WebSocket. They read at their own pace, leave as people's clients do,
 //! come back with their last cursor over another transport, and widen their set.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::clients::{self, Format, Heard, Message, Place, Reader, Result, Transport};
-use crate::kernel::Rng;
+use crate::kernel::{Kernel, Rng};
 
 use super::actors::{CHANNELS, Line, Surroundings, count, offer, shown};
 use super::oracle::{After, Chain, Model};
@@ -35,6 +35,10 @@ pub struct Subscriber {
     mute: bool,
     /// Of its last request nothing was heard.
     is_unanswered: bool,
+    /// The server has read all of its last request.
+    is_attached: bool,
+    /// tidings.v1: the commands that are not answered, oldest first.
+    changes: VecDeque<(&'static str, &'static str)>,
     /// Its last request was refused.
     refused: bool,
     /// tidings.raw cannot say what was lost, so it was closed.
@@ -60,6 +64,8 @@ impl Subscriber {
             ways,
             mute: false,
             is_unanswered: true,
+            is_attached: false,
+            changes: VecDeque::new(),
             refused: false,
             closed_for_a_loss: false,
             ended_in_calm: 0,
@@ -81,7 +87,6 @@ impl Subscriber {
         }
         let bytes_max = if world.calm { usize::MAX } else { world.rng.pick(&[1, 20, usize::MAX, usize::MAX]) };
         line.send(world, bytes_max);
-        line.asked.dawdled |= self.pace != Pace::Eager || self.mute;
         let bytes_max = match self.pace {
             Pace::Eager => usize::MAX,
             Pace::Slow => 1 + world.rng.below(100) as usize,
@@ -104,7 +109,7 @@ impl Subscriber {
             count(world.coverage, format!("heard compressed by {:?} {:?}", self.pace, self.format));
         }
         if let Some(line) = self.line.as_ref().filter(|_| ended) {
-            let is_idle = self.is_unanswered && line.asked.is_unread(world.kernel);
+            let is_idle = self.is_unanswered && line.is_unread(world);
             line.ending(world, is_idle).map_err(|why| self.explain(why))?;
             let (name, wire) = (self.name, line.asked.wire);
             world.kernel.note(|| format!("subscriber {name} finds {wire:?} ended"));
@@ -138,13 +143,20 @@ impl Subscriber {
                 count(world.coverage, format!("heard by {:?} {:?}", self.transport, self.format));
             }
             Heard::Gap(gap) => count(world.coverage, format!("gap {} by {:?}", gap.reason, self.transport)),
-            Heard::Subscribed { .. } => count(world.coverage, "set changed"),
+            Heard::Subscribed { channels, .. } => {
+                self.is_as_wished(channels).map_err(|why| self.explain(why))?;
+                count(world.coverage, "set changed");
+            }
             Heard::Ping(payload) => {
                 if let Some(line) = self.line.as_mut().filter(|_| !self.mute || world.calm) {
                     line.out.extend(clients::client_frame(clients::PONG, payload));
                 }
             }
-            Heard::CommandFailed { code, .. } | Heard::Refused(_, code) => self.is_excused(code, world)?,
+            Heard::CommandFailed { code, .. } => {
+                self.changes.pop_front().ok_or("an answer to nothing")?;
+                self.is_excused(code, world)?;
+            }
+            Heard::Refused(_, code) => self.is_excused(code, world)?,
             Heard::Done(code) => self.may_end(*code, world).map_err(|why| self.explain(why))?,
             _ => {}
         }
@@ -160,6 +172,26 @@ impl Subscriber {
             }
         }
         Ok(())
+    }
+
+    /// The set is now what the command has made of it.
+    fn is_as_wished(&mut self, channels: &[String]) -> Result<()> {
+        let (word, channel) = self.changes.pop_front().ok_or("an answer to nothing")?;
+        let mut wished = self.chain.wanted().clone();
+        match word {
+            "subscribe" => wished.insert(channel.to_string()),
+            _ => wished.remove(channel),
+        };
+        if wished.iter().eq(channels) { Ok(()) } else { Err(format!("{word} {channel} made {channels:?} of the set")) }
+    }
+
+    /// After a turn that left nothing over: whose request is read stands at the head, or before it.
+    pub fn is_read(&mut self, kernel: &Kernel, head: u64) {
+        let Some(line) = self.line.as_ref().filter(|line| line.out.is_empty()) else { return };
+        if !self.is_attached && self.is_unanswered && kernel.is_read(line.asked.wire) {
+            self.is_attached = true;
+            self.chain.stands_by(head);
+        }
     }
 
     fn is_excused(&mut self, code: &str, world: &mut Surroundings<'_>) -> Result<()> {
@@ -231,6 +263,7 @@ impl Subscriber {
                 channel = rng.pick(&PASSING);
                 line.asked.passing = true;
             }
+            self.changes.push_back((word, channel));
             line.out.extend(clients::client_frame(clients::TEXT, format!("{word} {channel}").as_bytes()));
         }
     }
@@ -253,6 +286,7 @@ impl Subscriber {
         self.closed_for_a_loss = false;
         self.mute = !world.calm && world.one_in(8);
         self.reader = Reader::new(self.transport, self.format);
+        self.changes.clear();
         self.ask(world);
     }
 
@@ -304,11 +338,14 @@ impl Subscriber {
         }
         self.refused = false;
         self.is_unanswered = true;
+        self.is_attached = false;
         let passing = channels.iter().any(|channel| PASSING.contains(&channel.as_str()));
         self.chain.ask(after, channels, world.model.epoch);
         if let Some(line) = &mut self.line {
             line.asked.token.clone_from(&world.trials.token);
             line.asked.passing = passing;
+            line.asked.raw = self.format == Format::Raw;
+            line.asked.mute = self.mute;
             line.asked.began_ms = world.kernel.now_ms();
             line.out.extend_from_slice(&request);
         }
