@@ -2,7 +2,8 @@
 //!
 //! Every method has a default, so `impl App for Mine {}` is a plain server. An app gets values and
 //! returns values; it never sees the engine. It runs on the loop's thread, between two reads: what
-//! blocks here blocks every client. If it panics, `run` returns an error and the server is over.
+//! blocks here blocks every client. If it panics, `run` returns an error and the server is over
+//! (where panics unwind: see `Error::Panicked`).
 
 use crate::commands::Publication;
 use crate::protocol::http::RequestHead;

@@ -88,9 +88,8 @@ pub struct Config {
     /// A reader that takes no byte although something waits for it. Default 60 s; then the
     /// connection is closed, and the client resumes by its cursor.
     pub stall_timeout: Duration,
-    /// How long a peer may take once we close: to answer the close frame of a WebSocket, to read the
-    /// last bytes and to end its side, all together. Default 3 s; who takes bytes after a pause has it
-    /// anew.
+    /// How long a peer may take once we close, from the last byte written to it: to answer the close
+    /// frame of a WebSocket, to read the last bytes and to end its side, all together. Default 3 s.
     pub close_timeout: Duration,
     /// An SSE stream with nothing to say gets a heartbeat this often. Default 15 s, below the 30 s
     /// of the most impatient proxies.
@@ -215,7 +214,7 @@ impl Config {
             // What tips it over is in memory too; a buffer that grows doubles.
             ("intake", plus(self.intake_bytes_max, times(2, plus(self.message_bytes_max, READ_BYTES)))),
             ("commands", plus(self.intake_bytes_max, times(self.commands_max, COMMAND_BYTES))),
-            ("output", plus(self.output_bytes_max, times(2, answer))),
+            ("output", plus(self.output_bytes_max, times(2, plus(answer, READ_BYTES)))),
             ("connections", times(connections, CONNECTION_BYTES + CHANNEL_SET_MAX * PLACE_BYTES)),
             ("channels", times(self.channels_max, CHANNEL_BYTES)),
             ("idempotency keys", times(self.idempotency_keys_max, KEY_BYTES)),

@@ -294,8 +294,7 @@ impl<O: Os> EventLoop<O> {
         }
     }
 
-    /// One copy for both its callers: then what it asks of the engine has one caller, and is made one
-    /// piece with it.
+    /// Not inlined into its two callers: so `output` and `sent` have one caller each, and are inlined here.
     #[inline(never)]
     fn write(&mut self, index: u32) {
         while let Some(bytes) = self.engine.output(index) {

@@ -187,7 +187,7 @@ impl Server {
     /// Turns the loop until the server has left: `Handle::shutdown` or `Handle::stop`.
     ///
     /// # Errors
-    /// `System` if waiting for events fails; `Panicked` if the app panics.
+    /// `System` if waiting for events fails; `Panicked` if the app panics, where panics unwind.
     pub fn run(mut self) -> Result<(), Error> {
         while self.turn(None)? {}
         Ok(())

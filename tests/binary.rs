@@ -40,7 +40,8 @@ fn questions_are_answered_on_standard_output() {
 #[test]
 fn the_version_names_the_features() {
     let output = tidings(&["--version"]).output().unwrap();
-    assert_eq!(outcome(&output).1.lines().nth(1), Some("features: cli"));
+    let features = if cfg!(feature = "deflate") { "features: cli, deflate" } else { "features: cli" };
+    assert_eq!(outcome(&output).1.lines().nth(1), Some(features));
 }
 
 #[test]

@@ -172,6 +172,40 @@ fn output_is_taken_back_from_who_holds_it_for_longest() {
     scene.assert_well();
 }
 
+/// What one read brought may be answered by one write, 256 KiB; but of who takes nothing 64 KiB wait.
+#[test]
+fn a_websocket_that_takes_nothing_is_read_no_further() {
+    let mut scene = Scene::start(|_| {});
+    let server = &mut scene.server;
+    server.kernel().send_buffer = 4 * KIB;
+    let wire = server.kernel().connect();
+    server.kernel().send(wire, &clients::upgrade("news", "", Some("tidings.v1")));
+    server.turn_for(50);
+    // Each is answered by an error of more than a hundred bytes.
+    let wrong = [0x81, 0x80 | 2, 0, 0, 0, 0, b'{', b'}'];
+    let commands = 10_000;
+    let said = wrong.repeat(commands);
+    let mut sent = 0;
+    for length in [KIB].into_iter().chain([4 * KIB; 15]) {
+        sent += server.kernel().send(wire, &said[sent..sent + length]);
+        server.turn_for(50);
+    }
+    let waiting = server.stats().output_bytes;
+    // The room they wait in doubles as it fills.
+    assert!((64 * KIB..128 * KIB).contains(&waiting), "{waiting} bytes");
+    scene.assert_well();
+
+    let server = &mut scene.server;
+    let mut told = Vec::new();
+    for _ in 0..10_000 {
+        sent += server.kernel().send(wire, &said[sent..]);
+        server.turn_for(1);
+        told.extend(server.kernel().receive(wire, usize::MAX));
+    }
+    let answers = told.windows(9).filter(|window| *window == b"\"error\":{").count();
+    assert_eq!(answers, commands, "in the end each is answered");
+}
+
 /// Messages that are evicted while somebody is in the middle of them count too.
 #[test]
 fn halves_of_evicted_messages_are_output() {

@@ -17,17 +17,18 @@ const STORIES: &[(u64, &str)] = &[
     (1263, "A server that had stood still closed healthy WebSockets as silent, which it had not pinged meanwhile."),
 ];
 
-/// Found before crowds, scrapes and half of the faults were in the simulation. Their seeds are
-/// other runs now and show nothing of their stories, which are told here for who looks for a kind of bug:
-///
-/// - The answer to unsubscribe named the head to a client whose messages were still to be written.
-/// - Input held behind an unanswered publish was looked at again and again, until the turn's budget was spent.
-/// - The log gave up a burst that one large read had brought, before a healthy subscriber was visited.
-/// - After a subscribe that was refused a gap began at a cursor that the client had never been told.
-/// - What a new channel had lost was told before the answer that named the channel.
-/// - A WebSocket that read slowly was not pinged meanwhile, and closed as silent once it read again.
-/// - The ticket of a client that had gone was given to another, who was then told of the first one's message.
-/// - A closing client waited for its turn to be written to, and was cut off without its close frame.
+// Found before crowds, scrapes and half of the faults were in the simulation. Their seeds are
+// other runs now and show nothing of their stories, which are told here for who looks for a kind of bug:
+//
+// - The answer to unsubscribe named the head to a client whose messages were still to be written.
+// - Input held behind an unanswered publish was looked at again and again, until the turn's budget was spent.
+// - The log gave up a burst that one large read had brought, before a healthy subscriber was visited.
+// - After a subscribe that was refused a gap began at a cursor that the client had never been told.
+// - What a new channel had lost was told before the answer that named the channel.
+// - A WebSocket that read slowly was not pinged meanwhile, and closed as silent once it read again.
+// - The ticket of a client that had gone was given to another, who was then told of the first one's message.
+// - A closing client waited for its turn to be written to, and was cut off without its close frame.
+
 #[test]
 fn seeds_that_failed_once() {
     for &(seed, story) in STORIES {

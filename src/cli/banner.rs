@@ -11,7 +11,7 @@ pub(crate) fn version() -> String {
 }
 
 /// The crate's features and whether this program has them.
-const FEATURES: &[(&str, bool)] = &[("cli", cfg!(feature = "cli"))];
+const FEATURES: &[(&str, bool)] = &[("cli", cfg!(feature = "cli")), ("deflate", cfg!(feature = "deflate"))];
 
 /// What is said once the addresses are bound.
 pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, memory_bound: usize) -> String {

@@ -94,7 +94,7 @@ pub(crate) fn config(Chosen { mut settings, sources }: Chosen) -> String {
     for (spec, source) in sources {
         let source = match source {
             Source::Default => "default".into(),
-            Source::Environment => format!("environment {}", spec.variable().unwrap_or_default()),
+            Source::Environment => format!("environment {}", spec.variable().expect("it came from there")),
             Source::Option => format!("option --{}", spec.long),
         };
         let value = spec.show(&mut settings).unwrap_or_else(|| "-".into());

@@ -1,6 +1,7 @@
 //! What the program does from its start to its end, and how it fails.
 //!
-//! Exit codes: 0 asked to leave or only asked a question, 1 could not run, 2 told something wrong.
+//! Exit codes: 0 asked to leave or only asked a question, 1 could not run, 2 told something wrong;
+//! a mistake of ours that panics ends it by SIGABRT.
 //! Standard output carries answers (`--help`, `--version`, `--print-config`) and nothing else;
 //! the banner, the log and every error go to standard error.
 

@@ -290,8 +290,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "close-timeout",
                 Kind::Time(|s| &mut s.config.close_timeout, TICK..=TIME_MAX),
-                "How long a closing connection may take in all: a WebSocket to answer the close frame, each to read the \
-                 last bytes and to end its side.",
+                "How long a closing connection may take, from the last byte written to it: a WebSocket to answer the \
+                 close frame, each to read the last bytes and to end its side.",
                 "1s",
             ),
             option(

@@ -61,8 +61,8 @@ impl Engine {
         }
     }
 
-    /// The peer has answered our close frame, or will not. The deadline stays the one that was set
-    /// when we closed.
+    /// The peer has answered our close frame, or will not. The deadline stays that of our close
+    /// frame: from when it was written.
     pub(super) fn end_closing(&mut self, index: u32) {
         self.connections[index].state = State::Finishing;
         self.drop_input(index);

@@ -353,7 +353,7 @@ impl Engine {
     // Ends.
 
     /// Ends a connection in good order: what waits is written, then its sending side is shut, then
-    /// the peer reads it and ends its own side. One deadline bounds all of that.
+    /// the peer reads it and ends its own side. One deadline bounds that, from the last byte written.
     fn finish(&mut self, index: u32, reason: CloseReason) {
         self.unsubscribe(index);
         let connection = &mut self.connections[index];

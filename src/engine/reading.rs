@@ -49,8 +49,11 @@ impl Engine {
             }
             // A command waits for a half-sent message where it is cheap: in its own buffers.
             State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
-            // What one read brought may be echoed by one write.
-            State::WebSocket => connection.own_bytes() < READ_BYTES && !connection.has_deferred(),
+            // What one read brought may be echoed by one write; who takes nothing is read no further.
+            State::WebSocket => {
+                let pause = if connection.flags.has(Flags::BLOCKED) { OWN_BYTES_PAUSE } else { READ_BYTES };
+                connection.own_bytes() < pause && !connection.has_deferred()
+            }
             State::Held | State::Stream | State::Closing | State::Finishing | State::Lingering | State::Dead => false,
         }
     }

@@ -408,6 +408,7 @@ impl<'a> Query<'a> {
 
     /// Reads the known parameters and does not look at the others at all.
     fn read_only(head: &RequestHead<'a>, known: &'static [&'static str]) -> Result<Query<'a>, Refusal> {
+        debug_assert!(known.len() <= SUBSCRIBE_PARAMETERS.len(), "there is a place for each");
         let mut query = Query { known, values: Default::default() };
         let Some(text) = head.query else { return Ok(query) };
         for pair in text.as_bytes().split(|&byte| byte == b'&') {
