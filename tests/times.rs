@@ -372,6 +372,29 @@ fn a_connection_is_not_idle_while_its_answer_waits_to_be_written() {
     assert_eq!(server.stats().head, 3);
 }
 
+/// A turn reads so much and no more. The idle deadline of a client passed before its next request was read:
+/// it had asked, and was not idle.
+#[test]
+fn a_connection_is_not_idle_while_its_request_waits_to_be_read() {
+    let mut server = Server::start(|config| {
+        config.idle_timeout = Duration::from_secs(20);
+        config.publish_bytes_per_turn_max = 1;
+    });
+    let wires = [(); 2].map(|()| server.send(&clients::post("a", "", "", b"first")));
+    server.turn_for(100);
+    stands_still(&mut server, 30_000);
+    for wire in wires {
+        assert_eq!(server.statuses(wire), ["200"]);
+        server.kernel().send(wire, &clients::post("a", "", "", b"second"));
+    }
+    server.turn(0);
+    assert_eq!(server.stats().head, 3, "one of them is read");
+    server.turn_for(100);
+    for wire in wires {
+        assert_eq!(server.statuses(wire), ["200"]);
+    }
+}
+
 /// The process is stopped: time passes, and no turn.
 fn stands_still(server: &mut Server, ms: u64) {
     let end_ms = server.kernel().now_ms() + ms;

@@ -57,8 +57,7 @@ impl Engine {
                 self.connections[index].reason = CloseReason::RequestTimeout;
                 self.queue_ready(index);
             }
-            // Its answer is not out yet: nothing is to be asked before it is read.
-            State::Request if connection.own.is_some() => self.set_deadline(index, self.config.idle_timeout),
+            State::Request if self.waits_for_us(index) => self.set_deadline(index, self.config.idle_timeout),
             State::Request => self.finish(index, CloseReason::Idle),
             State::Held => {
                 let gap = self.hub.loss(index);
@@ -78,6 +77,14 @@ impl Engine {
             }
             State::Dead => {}
         }
+    }
+
+    /// Its answer is not out yet, or what it asks next has come and not been looked at: who waits so is
+    /// not idle.
+    fn waits_for_us(&self, index: u32) -> bool {
+        let connection = &self.connections[index];
+        let has_asked = connection.has_input() || connection.flags.has(Flags::READABLE);
+        connection.own.is_some() || has_asked && !connection.flags.has(Flags::ENDED)
     }
 
     fn beat(&mut self, index: u32) {
