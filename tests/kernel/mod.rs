@@ -595,7 +595,7 @@ impl Os for Kernel {
             self.paused_ms += pause_ms;
         }
         if let (Some(working), Some(0)) = (&mut self.working, timeout_ms) {
-            let working_ms = working.pick(&[0, 0, 0, 1, 30, 300]);
+            let working_ms = working.pick(&[0, 0, 0, 1, 30, 300, 1000]);
             self.now_ms += working_ms;
             self.paused_ms += working_ms;
         }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use tidings::internals::{Config, EventLoop, Parts};
 
 use crate::clients::{self, Format, Heard, Part, Place, Reader, Responses, Result, Transport};
-use crate::kernel::{Faults, Kernel, Rng, Wire};
+use crate::kernel::{Fault, Faults, Kernel, Rng, Wire};
 
 use actors::{CHANNELS, Coverage, Surroundings, Trials, count};
 use excuses::Excuses;
@@ -140,6 +140,10 @@ impl World {
         kernel.faults = Faults::drawn(&mut rng);
         // One seed of fourteen, none of them hard: there a deadline would be over in one such moment.
         kernel.working = (seed % 14 == 5).then(|| Rng::new(seed ^ 0x776f_726b_2166_6f72));
+        if kernel.working.is_some() {
+            // Its turns take seconds: a peer would be silent by the time it is looked at once more.
+            kernel.faults.odds[Fault::ReadWouldBlock as usize] = 0;
+        }
         kernel.send_buffer = rng.pick(&[64, 300, 2000, 64 * 1024]);
         kernel.receive_buffer = rng.pick(&[50, 2000, 64 * 1024]);
         let mut config = config(&mut rng);
@@ -396,7 +400,7 @@ impl World {
         self.crowd.leave(self.engine.os());
         self.turns_for(100)?;
         self.last_words()?;
-        let heartbeat_ms = self.config.heartbeat.max(self.config.ping).as_millis() as u64;
+        let heartbeat_ms = self.config.heartbeat.max(self.config.ping).max(subscribers::WAIT_MAX).as_millis() as u64;
         for nth in 0..2 {
             // The last one with the raster of heartbeats, and the time of a poll's request.
             let end_ms = self.engine.os().now_ms() + heartbeat_ms + nth * 1000;

@@ -2,6 +2,7 @@
 //! come back with their last cursor over another transport, and widen their set.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use crate::clients::{self, Format, Heard, Message, Place, Reader, Result, Transport};
 use crate::kernel::{Kernel, Rng};
@@ -9,6 +10,9 @@ use crate::kernel::{Kernel, Rng};
 use super::actors::{CHANNELS, Line, Surroundings, count, offer, shown};
 use super::oracle::{After, Chain, Model};
 use super::others::PASSING;
+
+/// As long as polls ask the server to wait, at most.
+pub const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// How a subscriber reads.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -363,7 +367,7 @@ impl Subscriber {
             (_, Format::Raw) => query.push_str("&format=raw"),
         }
         if self.transport == Transport::Poll {
-            query.push_str(&format!("&wait={}", rng.pick(&[0, 1, 3])));
+            query.push_str(&format!("&wait={}", rng.pick(&[0, 1, WAIT_MAX.as_secs()])));
         }
         (query, lines)
     }
