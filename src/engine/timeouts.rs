@@ -3,7 +3,7 @@
 //! | state | at the deadline |
 //! | --- | --- |
 //! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
-//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing while an answer is due |
+//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing while it waits for us |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
