@@ -153,17 +153,21 @@ impl Engine {
         self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
         connection.own(&mut self.spares).append(&frame);
-        // News of who had nothing pending are of this very commit, which wakes it at its end.
+        // News of who had nothing pending are all of this very commit, which wakes it at its end.
         if connection.pending != NONE {
             connection.pending = if has_news { MANY } else { NONE };
         }
         self.queue_ready(index);
     }
 
-    /// Who has everything stands at the head; only who is behind is answered an earlier cursor.
+    /// Who has everything stands at the head; only who is behind is answered an earlier cursor. Who has
+    /// everything but what this commit has settled so far stands where the commit began: its new
+    /// channels must not be behind it by what came there before.
     fn advance_if_caught_up(&mut self, index: u32) {
-        if !self.hub.has_news(index) && !self.hub.has_loss(index) {
+        if !self.hub.has_news(index) {
             self.hub.set_cursor(index, self.hub.head());
+        } else if self.connections[index].pending == NONE {
+            self.hub.set_cursor(index, self.woken_through);
         }
     }
 

@@ -66,11 +66,10 @@ impl Engine {
     /// together. And each channel once, however many messages it got: who is woken gets them all.
     pub fn commit(&mut self) {
         self.hub.commit();
-        let committed_from = self.hub.head();
         let mut news = std::mem::take(&mut self.news);
         while let Some(settled) = self.hub.next_settled() {
             self.count_outcome(settled.outcome);
-            if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= committed_from) {
+            if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= self.woken_through) {
                 news.push(settled.channel);
             }
             if let Some(asker) = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0)) {
@@ -79,6 +78,7 @@ impl Engine {
         }
         // They keep their new messages until the trim, so they are still the same channels.
         news.drain(..).for_each(|channel| self.wake_subscribers(channel));
+        self.woken_through = self.hub.head();
         self.news = news;
     }
 
