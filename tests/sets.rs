@@ -1,12 +1,12 @@
-//! Sets that change while something is under way: a publish of one's own or of others in the same turn.
-//! Over the fake kernel, where a turn is what the test makes it.
+//! Sets that change while something is under way: a publish of one's own or of others in the same turn, or
+//! a message that is half out. Over the fake kernel, where a turn and a write are what the test makes them.
 
 mod clients;
 mod kernel;
 mod wire;
 
 use clients::json::Json;
-use clients::{TEXT, client_frame};
+use clients::{TEXT, client_frame, close_frame};
 use kernel::Wire;
 use wire::{Server, WebSocket};
 
@@ -99,4 +99,52 @@ fn an_unsubscribe_behind_a_publish_says_where_the_connection_stands() {
     server.send(socket.wire, &both);
     let heard = words(&socket.heard(&mut server));
     assert_eq!(heard, ["published 6", "published 7", "subscribed after 5", "b 7"]);
+}
+
+/// A channel faster than its reader: whenever the kernel takes a byte, a message is half out again. The
+/// reader can leave it, and is answered behind the message that was half out.
+#[test]
+fn who_reads_slowly_is_answered_behind_the_message_that_is_half_out() {
+    let payload = "x".repeat(5000);
+    let start = || {
+        let mut server = Server::start();
+        server.turns.os().send_buffer = 1000;
+        let wire = server.turns.os().connect();
+        server.settle();
+        let mut socket = server.upgrade(wire, "/channels/fast", Some("tidings.v1"));
+        socket.heard(&mut server);
+        server.turns.os().send_buffer = 1 << 20;
+        let publisher = server.connect();
+        for _ in 0..10 {
+            server.send(publisher, &clients::post("fast", "", "", payload.as_bytes()));
+        }
+        (server, socket)
+    };
+    // What it hears in so many reads of what the kernel holds.
+    let reads = |server: &mut Server, socket: &mut WebSocket, times: usize| {
+        let mut heard = Vec::new();
+        for _ in 0..times {
+            heard.extend(socket.heard(server));
+            server.settle();
+        }
+        // The end is told whenever it is asked for.
+        heard.dedup();
+        words(&heard)
+    };
+    let (mut server, mut socket) = start();
+    server.send(socket.wire, &[command("publish other ref=p\nx"), command("unsubscribe fast")].concat());
+    let heard = reads(&mut server, &mut socket, 100);
+    assert_eq!(heard, ["fast 1", "published 11", "subscribed after 1"]);
+
+    // New channels start after the message that is half out.
+    let (mut server, mut socket) = start();
+    server.send(socket.wire, &command("subscribe other"));
+    let heard = reads(&mut server, &mut socket, 100);
+    assert_eq!(heard[..3], ["fast 1", "subscribed after 1", "fast 2"]);
+    assert_eq!(heard.len(), 11);
+
+    let (mut server, mut socket) = start();
+    server.send(socket.wire, &close_frame(1000));
+    let heard = reads(&mut server, &mut socket, 100);
+    assert_eq!(heard, ["fast 1", "close 1000", "end"]);
 }

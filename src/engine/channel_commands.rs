@@ -24,11 +24,9 @@ impl Engine {
     pub(super) fn act_on_command(&mut self, index: u32, frame: &[u8], binary: bool) {
         let (command, reference) = command::decode(frame);
         let is_publish = matches!(command, Ok(Command::Publish { .. }));
-        let connection = &mut self.connections[index];
-        // Answers keep the order of the commands, and a cursor in one is never before a message
-        // that is half out; so only publishes may overlap.
-        let waits = connection.unanswered() > 0 || connection.message != NONE;
-        if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
+        // Answers keep the order of the commands, so only publishes may overlap.
+        let unanswered = self.connections[index].unanswered();
+        if unanswered > 0 && !(is_publish && unanswered < UNANSWERED_MAX) {
             return self.defer(index, frame, binary);
         }
         let result = match command {
@@ -50,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Keeps a command until what is in its way is gone.
+    /// Keeps a command until those before it are answered.
     fn defer(&mut self, index: u32, frame: &[u8], binary: bool) {
         self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
         self.intake_bytes += frame.len();
@@ -68,10 +66,10 @@ impl Engine {
         deferred
     }
 
-    /// Acts on the command that had to wait, if nothing is in its way any more.
-    pub(super) fn act_on_deferred(&mut self, index: u32) {
+    /// Acts on the command that had to wait, if all before it are answered.
+    fn act_on_deferred(&mut self, index: u32) {
         let connection = &mut self.connections[index];
-        if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
+        if connection.state != State::WebSocket || connection.unanswered() > 0 {
             return;
         }
         match self.take_deferred(index) {

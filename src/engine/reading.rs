@@ -9,7 +9,7 @@ use std::io;
 use super::{DISCARD_BYTES_MAX, Engine, OWN_BYTES_PAUSE, Progress, UNANSWERED_MAX, VISIT_SHARE};
 use crate::config::READ_BYTES;
 use crate::connection::reader::Reader;
-use crate::connection::{CloseReason, Flags, NONE, State};
+use crate::connection::{CloseReason, Flags, State};
 
 impl Engine {
     /// The next connection with something to do before the commit, and whether it wants bytes
@@ -47,8 +47,6 @@ impl Engine {
                     && connection.unanswered() < UNANSWERED_MAX
                     && connection.flags.has(Flags::KEEP_ALIVE)
             }
-            // A command waits for a half-sent message where it is cheap: in its own buffers.
-            State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
             // What one read brought may be echoed by one write; who takes nothing is read no further.
             State::WebSocket => {
                 let pause = if connection.flags.has(Flags::BLOCKED) { OWN_BYTES_PAUSE } else { READ_BYTES };
