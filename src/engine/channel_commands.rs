@@ -202,11 +202,8 @@ impl Engine {
             event,
             media_type,
             payload,
-            only_after: None,
             key,
-            replay_only: self.leaving.is_some(),
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
+            ..Publish::default()
         });
         if let Err(refusal) = appended {
             self.askers.remove(ticket);

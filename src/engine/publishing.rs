@@ -35,9 +35,7 @@ impl Engine {
             payload: body,
             only_after: publish.only_after,
             key: publish.key.as_deref(),
-            replay_only: self.leaving.is_some(),
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
+            ..Publish::default()
         });
         if let Err(refusal) = appended {
             self.askers.remove(ticket);
@@ -51,8 +49,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Appends a message to the log; the commit decides.
+    /// Appends a message to the log as of now; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
+        let publish = Publish {
+            replay_only: self.leaving.is_some(),
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+            ..publish
+        };
         // Small messages cost more than their bytes.
         self.spend(publish.payload.len() + OVERHEAD_BYTES);
         self.hub.publish(publish).map_err(|refused| match refused {
