@@ -91,10 +91,9 @@ impl Engine {
         }
         let known: Vec<&str> = self.channel_names(index);
         set.retain(|name| !known.contains(&name.as_str()));
-        if known.len() + set.len() > names::CHANNEL_SET_MAX {
-            let message = format!("a connection reads at most {} channels", names::CHANNEL_SET_MAX);
-            return Err(Refusal::new(Code::TooManyChannels, message));
-        }
+        let names = known.len() + set.len();
+        let bytes: usize = known.iter().copied().chain(set.iter().map(String::as_str)).map(str::len).sum();
+        names::check_channel_set(names, bytes + names.saturating_sub(1))?;
         self.tell_loss(index);
         let told = self.hub.cursor_of(index);
         self.advance_if_caught_up(index);
