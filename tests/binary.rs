@@ -227,6 +227,65 @@ fn a_second_signal_does_not_wait_for_the_drain() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
+/// protocol: SIGHUP without a token file to be read again begins to leave as the others do; as a second signal it means nothing.
+#[cfg(unix)]
+#[test]
+fn a_terminal_that_is_gone_ends_it_in_good_order() {
+    let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain-grace", "1h"]));
+    let readyz = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    server.signal("HUP");
+    server.hear("INFO  SIGHUP: draining");
+    let begin = Instant::now();
+    while !server.ask(readyz).starts_with("HTTP/1.1 503 ") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "still ready");
+    }
+    // The shell says it, and the system too.
+    server.signal("HUP");
+    assert!(server.ask(readyz).contains("draining"));
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: leaving at once");
+    assert_eq!(server.exit_code(), Some(0));
+
+    let server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain", "0"]));
+    server.signal("HUP");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+/// nohup(1) starts it with SIGHUP ignored, so that it stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_stays_so() {
+    let mut command = Command::new("sh");
+    let start = concat!("trap '' HUP; exec ", env!("CARGO_BIN_EXE_tidings"), " --listen 127.0.0.1:0 --drain 0");
+    command.args(["-c", start]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running::start(command);
+    server.signal("HUP");
+    assert!(server.ask("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").contains("ready\n"));
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: draining");
+    assert!(!server.banner.contains("SIGHUP"), "{}", server.banner);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+fn nothing_is_said_when_nothing_is_to_be_said() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut command = tidings(&["--log", "off", "--listen", &address.to_string(), "--host", "push.example.com"]);
+    let mut child = command.env("TIDINGS_NONSENSE", "x").spawn().unwrap();
+    let begin = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "it does not listen");
+    }
+    let running = Running { stderr: child.stderr.take().map(BufReader::new), child, banner: address.to_string() };
+    running.signal("TERM");
+    let mut running = running;
+    running.stderr.as_mut().unwrap().read_to_string(&mut running.banner).unwrap();
+    assert_eq!(running.banner, address.to_string(), "not a word was added");
+    assert_eq!(running.exit_code(), Some(0));
+}
+
 #[test]
 fn lines_of_standard_input_are_published_and_serving_goes_on() {
     let mut command = tidings(&["--listen", "127.0.0.1:0", "--stdin", "log", "--message-bytes-max", "8"]);

@@ -37,6 +37,7 @@ A TIME is in seconds or has a unit: 250ms, 15s, 5m, 1h.
 A SIZE is in bytes or has a unit: 64KiB, 16MiB, 1GiB.
 SIGTERM or SIGINT: end the connections gently and leave; twice: leave at once.
 Exit codes: 0 asked to leave, 1 could not run, 2 an option is wrong.
+SIGHUP: read the token files again; if there are none, leave as at SIGTERM.
 ";
 
 fn describe(out: &mut String, spec: &Spec) {
@@ -226,3 +227,7 @@ Answers to `--help`, `--version` and `--print-config` go to standard output, all
 error, without colour. Exit codes: 0 asked to leave, 1 could not run, 2 an option is wrong.
 ";
 }
+
+SIGTERM or SIGINT ends the connections gently and leaves, a second one at once. SIGHUP has the token
+files read again; without any it leaves as at SIGTERM, unless it was ignored at the start, as
+nohup(1) has it.
