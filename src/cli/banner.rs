@@ -36,20 +36,20 @@ pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, m
     )
 }
 
-/// How many connections there is room for, and what else would be needed for those wished.
+/// How many connections there is room for, and why no more.
 fn room(limits: &Limits) -> String {
     let connections = format!("connections: at most {}", limits.connections);
     let because = match limits.descriptors {
         None => String::new(),
-        Some((before, now)) if before == now => format!("; descriptors: {now}, the hard limit"),
+        Some((before, now)) if before == now => format!("; descriptors: {now}, the hard limit (ulimit -Hn)"),
         Some((before, now)) => format!("; descriptors: {now}, raised from {before}"),
     };
-    let wished = if limits.connections < limits.wished {
-        format!(" ({} wished: raise the hard limit, ulimit -Hn)", limits.wished)
+    let too_few = if limits.connections < limits.wished {
+        format!(", too few for connections-max {}", limits.wished)
     } else {
         String::new()
     };
-    format!("{connections}{because}{wished}\n")
+    format!("{connections}{because}{too_few}\n")
 }
 
 /// An address that a client on this host can use: "all addresses" is not one.
@@ -97,8 +97,8 @@ mod tests {
         assert!(shown.contains("curl -d 'hello' 'http://[::1]:99/channels/log'\n"));
         assert!(shown.contains("each line of standard input goes to the channel log\n"));
         assert!(shown.contains(
-            "connections: at most 960; descriptors: 1024, the hard limit (100000 wished: raise the hard limit, \
-             ulimit -Hn)\n"
+            "connections: at most 960; descriptors: 1024, the hard limit (ulimit -Hn), too few for connections-max \
+             100000\n"
         ));
         assert_eq!(reachable(addresses(&["0.0.0.0:1"])[0]).to_string(), "127.0.0.1:1");
         assert_eq!(reachable(addresses(&["10.0.0.1:1"])[0]).to_string(), "10.0.0.1:1");
