@@ -73,6 +73,12 @@ fn prepare(settings: &mut Settings) -> Result<(Vec<SocketAddr>, Limits), Failure
     let is_meant = settings.config.tokens.publish_count() > 0 || settings.config.allow_anyone_to_publish;
     let addresses = resolve(&settings.listen)?;
     refuse_open_door(&addresses, is_meant)?;
+    if let Some(host) = settings.config.hosts.iter().find(|host| !is_meant && !values::is_local_host(host)) {
+        log::warn!(
+            "--host {host}: behind a proxy everybody counts as this host, so anyone may publish: set a token with \
+             --token-file, or add --allow-anyone-to-publish if that is meant"
+        );
+    }
     Ok((addresses, limits))
 }
 

@@ -144,7 +144,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "allow-anyone-to-publish",
                 Kind::Flag(|s| &mut s.config.allow_anyone_to_publish),
-                "Listen on an address that other hosts can reach, although there is no publish token.",
+                "Let other hosts reach the server, by its address or through a proxy, although there is no publish \
+                 token.",
                 "yes",
             ),
         ],
