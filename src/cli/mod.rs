@@ -20,6 +20,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use descriptors::Limits;
+use log::LevelFilter;
 use options::{Request, Settings, UsageError};
 use tidings::Server;
 use tokens::Sources;
@@ -91,6 +92,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
     let (addresses, limits) = prepare(&mut settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
     let memory_bound = settings.config.memory_bound();
+    let shown = banner::Shown::of(&settings.config.tokens);
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
             Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
@@ -98,7 +100,9 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits, memory_bound));
+    if settings.log != LevelFilter::Off {
+        say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), shown, &limits, memory_bound));
+    }
     let started = signals::spawn(signals, server.handle(), tokens).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),
