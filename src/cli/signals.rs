@@ -41,7 +41,7 @@ pub(crate) fn spawn(mut signals: Signals, handle: Handle, tokens: Sources) -> io
                 // Not `Handle::stop`: who asks twice does not want to wait for any loop.
                 std::process::exit(0);
             } else {
-                log::info!("{}: draining; a second signal leaves at once", name(signal));
+                log::info!("{}: draining; another SIGTERM or SIGINT leaves at once", name(signal));
                 handle.shutdown();
                 is_leaving = true;
             }
