@@ -20,7 +20,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use descriptors::Limits;
-use log::LevelFilter;
 use options::{Request, Settings, UsageError};
 use tidings::Server;
 use tokens::Sources;
@@ -100,9 +99,7 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    if settings.log != LevelFilter::Off {
-        say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), shown, &limits, memory_bound));
-    }
+    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), shown, &limits, memory_bound));
     let started = signals::spawn(signals, server.handle(), tokens).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),

@@ -381,8 +381,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "log",
                 Kind::Level(|s| &mut s.log),
-                "What is said on standard error: off (not even the first lines), error, warn, info, debug or trace. \
-                 RUST_LOG is not read.",
+                "What is said on standard error: off, error, warn, info, debug or trace, behind the first lines, \
+                 which are no log. RUST_LOG is not read.",
                 "debug",
             ),
             option(

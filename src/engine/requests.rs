@@ -293,7 +293,6 @@ impl Engine {
     }
 
     /// Tells who came over a limit. Its whole head is read for that: an SSE client is asked to come back.
-    /// Who watches the server is answered as ever: a full one is well, and must not look dead.
     fn turn_away(&mut self, index: u32, head: &RequestHead<'_>) {
         let reply = Reply { keep_alive: false, ..self.reply_to(index, head) };
         self.refuse_request(index, &reply, head, &self.over_refusal(index));
