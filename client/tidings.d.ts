@@ -24,6 +24,9 @@ export interface Gap {
   reason: 'evicted' | 'epoch' | 'future' | 'unknown';
 }
 
+/** A loss in its place among the messages of a loop, which has no field of theirs. */
+export type Loss = { gap: Gap } & { [field in Exclude<keyof Message, 'gap'>]?: undefined };
+
 /**
  * `connecting`: no transport has brought anything yet. `open`: messages come. `waiting`: the next
  * try comes later. `idle`: there are no channels. `closed`: for good.
@@ -83,7 +86,7 @@ export interface TidingsEvents {
   error: CustomEvent<TidingsError>;
 }
 
-export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap; id?: undefined }> {
+export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   readonly state: State;
   /** The transport that delivers, or that did so last. */
   readonly transport: Transport | undefined;

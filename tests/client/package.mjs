@@ -1,5 +1,6 @@
 // What would be published to npm: packed, installed into an empty project, type-checked there with
-// the DOM's types and with Node's, and used from Node against a server that is killed meanwhile.
+// the DOM's types and with Node's, the documentation's snippets too, and used from Node against a
+// server that is killed meanwhile.
 //
 //     node tests/client/package.mjs target/debug/tidings
 //
@@ -27,12 +28,23 @@ const { dependencies } = JSON.parse(readFileSync(`${project}/node_modules/tiding
 assert.equal(dependencies, undefined);
 console.log(`ok ${filename} is installed: ${files.map(({ path, size }) => `${path} ${size}`).join(', ')}`);
 
-const source = readFileSync(at('types.ts'), 'utf8').replace(/'[^']*tidings\.js'/, "'tidings-client'");
-writeFileSync(`${project}/types.ts`, source);
+const programs = { 'types.ts': readFileSync(at('types.ts'), 'utf8') };
+// The snippets as they stand, with what they leave to the reader.
+for (const path of ['README.md', 'client/README.md']) {
+  const [, ...snippets] = readFileSync(at(`../../${path}`), 'utf8').split('```js\n').map(text => text.split('```')[0]);
+  assert.ok(snippets.length > 0, path);
+  for (const [nth, snippet] of snippets.entries())
+    programs[`${path.replace('/', '-')}-${nth}.ts`] = snippet.includes('import') ? snippet : `import { connect } from '/tidings.js';\n${snippet}`;
+}
+for (const [name, text] of Object.entries(programs)) writeFileSync(`${project}/${name}`, text.replace(/'[^']*tidings\.js'/, "'tidings-client'"));
+writeFileSync(`${project}/theirs.d.ts`, `
+declare function show(channel: string, data: string | Uint8Array): void;
+declare function loadEverythingAgain(): Promise<void>;
+`);
 const modules = at('../browser/node_modules');
 for (const types of [['--lib', 'es2022,dom', '--types', ''], ['--lib', 'es2022', '--typeRoots', `${modules}/@types`, '--types', 'node']])
-  sh(`${modules}/.bin/tsc`, '--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', ...types, 'types.ts');
-console.log('ok typed, with the types of the DOM and with those of Node');
+  sh(`${modules}/.bin/tsc`, '--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', ...types, 'theirs.d.ts', ...Object.keys(programs));
+console.log(`ok typed, ${Object.keys(programs)}, with the types of the DOM and with those of Node`);
 
 const { connect } = await import(pathToFileURL(`${project}/node_modules/tidings-client/tidings.js`));
 
