@@ -93,7 +93,9 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   /** After the last message that was delivered. Keep it, and give it to `after` later. */
   readonly cursor: string | undefined;
 
-  /** Resolves when the server has taken the message, rejects with its refusal. */
+  /**
+   * Resolves when the server has taken the message, rejects with its refusal.
+   */
   publish(channel: string, data: string | ArrayBuffer | ArrayBufferView | Blob, options?: PublishOptions): Promise<Published>;
   /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */
   subscribe(channels: string | readonly string[]): Promise<void>;
@@ -114,5 +116,7 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   removeEventListener(...listener: Parameters<EventTarget['removeEventListener']>): void;
 }
 
-/** Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. */
+/**
+ * Connects to the server at `url`: its root, such as `https://push.example.com` or `/`.
+ */
 export function connect(url: string | URL, options?: Options): Tidings;

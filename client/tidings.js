@@ -1,5 +1,5 @@
 // Tidings for browsers and Node: any network, nothing lost. README.md and tidings.d.ts say how to
-// use it. The server serves this file without its comment lines; without them it fits into 4 KiB.
+// use it. The server serves this file without comments and spare space; so it fits into 4 KiB.
 //
 // A reader is a cursor and a link. Links come and go, at times there are two; the cursor moves on
 // with every message, so the next link goes on exactly where the last one was. Whatever comes from
@@ -54,12 +54,11 @@ class Tidings extends EventTarget {
     this.cursor = after;
     if (typeof token === 'function') this.#renew = token;
     else this.#token = token;
-    const until = this.#life;
     const ticking = setInterval(this.#tick, 1000);
-    until.signal.onabort = () => clearInterval(ticking);
-    globalThis.addEventListener?.('online', () => this.#relink(), until);
-    globalThis.document?.addEventListener('visibilitychange', this.#tick, until);
-    signal?.addEventListener('abort', () => this.close(), until);
+    this.#life.signal.onabort = () => clearInterval(ticking);
+    globalThis.addEventListener?.('online', () => this.#relink(), this.#life);
+    globalThis.document?.addEventListener('visibilitychange', this.#tick, this.#life);
+    signal?.addEventListener('abort', () => this.close(), this.#life);
     queueMicrotask(() => (signal?.aborted ? this.close() : this.#relink()));
   }
 
@@ -75,7 +74,7 @@ class Tidings extends EventTarget {
     if (typeof data === 'object') type ??= 'application/octet-stream';
     let line = `publish ${path([channel])}`;
     for (const [name, value] of Object.entries({ event, type, key })) if (value) line += ` ${name}=${path([value])}`;
-    const { published, error } = await this.#command(line, data);
+    const { published, error } = await this.#command(line, '\n', data);
     if (published) return published;
     if (error?.status < 500) throw failure(error);
     // Whatever became of the command: with the same key it is the same message. The body is a Blob,
@@ -143,19 +142,20 @@ class Tidings extends EventTarget {
     this.#relink();
   }
 
-  // The answer; nothing in it if there is no WebSocket, or if it ends before.
-  #command(line, data) {
+  // The parts are a line and, to publish, a newline and the payload. Gives the answer; nothing is in
+  // it if there is no WebSocket, or if it ends before.
+  #command(...parts) {
     const link = this.#link;
     if (!link?.socket) return {};
     const ref = `${++link.refs}`;
     if (!link.answers.size) link.heard = Date.now();
-    line = `${line} ref=${ref}${data === undefined ? '' : '\n'}`;
-    link.socket.send(typeof data === 'object' ? new Blob([line, data]) : line + (data ?? ''));
+    parts[0] += ` ref=${ref}`;
+    link.socket.send(typeof parts[2] === 'object' ? new Blob(parts) : parts.join(''));
     return new Promise(answer => link.answers.set(ref, answer));
   }
 
   #turn(state) {
-    if (![state, 'closed'].includes(this.state)) this.#emit('state', (this.state = state));
+    if (this.state !== 'closed' && this.state !== state) this.#emit('state', (this.state = state));
   }
 
   #emit(type, detail) {
@@ -303,7 +303,7 @@ class Tidings extends EventTarget {
         const blocks = (rest + part).split('\n\n');
         rest = blocks.pop();
         for (const block of blocks) {
-          const { id, event, data, retry } = Object.fromEntries(block.split('\n').map(line => line.split(/: ?(.*)/s)));
+          const { id, event, data, retry } = Object.fromEntries(block.split('\n').map(line => line.split(/:\s?(.*)/s)));
           link.base = retry ?? link.base;
           // Alone, it is a farewell.
           wait = id ? undefined : retry;

@@ -59,6 +59,10 @@ async function start(address = '127.0.0.1:0') {
 }
 
 let { child, url } = await start();
+
+// The client as the server serves it, without comments and spare space.
+const served = await import(`data:text/javascript,${encodeURIComponent(await (await fetch(`${url}/tidings.js`)).text())}`);
+
 const payloads = ['', 'text', 'ä\r\n\u2028 "x"\0', new Uint8Array(), Uint8Array.from({ length: 256 }, (_, n) => n), new Uint8Array(100_000).fill(200)];
 const readers = [];
 for (const transport of ['websocket', 'sse', 'poll']) {
