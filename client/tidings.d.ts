@@ -94,7 +94,9 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   readonly cursor: string | undefined;
 
   /**
-   * Resolves when the server has taken the message, rejects with its refusal.
+   * Resolves when the server has taken the message, rejects with its refusal. Before the first link is open it waits for that, if the client reads the channel
+   * and has no cursor: so the client hears what it publishes. It waits no longer than the first try
+   * of each transport.
    */
   publish(channel: string, data: string | ArrayBuffer | ArrayBufferView | Blob, options?: PublishOptions): Promise<Published>;
   /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */

@@ -72,6 +72,9 @@ class Tidings extends EventTarget {
 
   async publish(channel, data, { event, type, key = crypto.getRandomValues(new Uint32Array(4)).join('-') } = {}) {
     if (typeof data === 'object') type ??= 'application/octet-stream';
+    // The first link starts at `now`, and would miss what is published before that.
+    while (!/-/.test(this.cursor) && this.#channels.has(channel) && /idle|connecting/.test(this.state))
+      await new Promise(done => this.addEventListener('state', done, { once: true }));
     let line = `publish ${path([channel])}`;
     for (const [name, value] of Object.entries({ event, type, key })) if (value) line += ` ${name}=${path([value])}`;
     const { published, error } = await this.#command(line, '\n', data);

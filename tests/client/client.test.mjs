@@ -545,7 +545,7 @@ test('a publish that lost its WebSocket is sent again with the same key', async 
 
 test('a refused publish rejects with the code, by WebSocket and by POST', async () => {
   const error = { status: 413, code: 'message_too_large', message: 'too large' };
-  const { client } = open();
+  const { client } = open({ after: '7-0' });
   await settle();
   const byPost = client.publish('a', new Uint8Array([1]));
   await settle();
@@ -618,6 +618,69 @@ test('a change of channels that nobody answers is rejected in time', async () =>
   await settle();
   client.close();
   await assert.rejects(more, { name: 'AbortError' });
+});
+
+for (const [transport, bring] of Object.entries({
+  websocket: () => sockets[0].bring({ cursor: '7-0', heartbeat: 25 }),
+  sse: () => asked[0].stream().bring('retry: 1\nid: 7-0\n\n'),
+  poll: () => asked[0].answer({ cursor: '7-0', messages: [] }),
+})) {
+  test(`${transport}: what is published at once waits until the link would hear it`, async () => {
+    const { client } = open({ transports: [transport] });
+    const answers = [client.publish('a', 'first'), client.publish('a', 'second')];
+    await pass(4000);
+    assert.deepEqual([posts(), sockets.flatMap(({ sent }) => sent)], [[], []]);
+    bring();
+    await settle();
+    assert.equal(client.cursor, '7-0');
+    if (transport === 'websocket') {
+      assert.deepEqual(sockets[0].sent.map(line => line.split('\n')[1]), ['first', 'second']);
+      for (const ref of ['1', '2']) sockets[0].bring({ published: { id: `7-${ref}` }, ref });
+    } else {
+      for (const [nth, post] of posts().entries()) post.answer({ id: `7-${nth + 1}` });
+    }
+    assert.deepEqual(await Promise.all(answers), [{ id: '7-1' }, { id: '7-2' }]);
+  });
+}
+
+test('a publish waits for no link that would hear it anyway, or that does not read its channel', async () => {
+  for (const [options, channel] of [[{ after: '7-1' }, 'a'], [{}, 'b'], [{ channels: [] }, 'a']]) {
+    const { client } = open({ transports: ['sse'], ...options });
+    client.publish(channel, 'x').catch(() => {});
+    await settle();
+    assert.equal(posts().length, 1);
+    asked = [];
+  }
+});
+
+test('a publish waits no longer than the first attempts, whether they fail or are not answered', async () => {
+  for (const [wait, fail] of [[0, () => last(asked).fail()], [17_000, () => {}]]) {
+    const { client } = open({ transports: ['sse', 'poll'] });
+    const answer = client.publish('a', 'x');
+    await settle();
+    fail();
+    await settle();
+    fail();
+    await settle();
+    assert.equal(posts().length, wait ? 0 : 1);
+    await pass(wait);
+    posts()[0].answer({ id: '7-1' });
+    assert.deepEqual(await answer, { id: '7-1' });
+    client.close();
+    asked = [];
+  }
+});
+
+test('a publish that waits for its link is told why there will be none', async () => {
+  const refused = open({ transports: ['sse'] }).client.publish('a', 'x');
+  await settle();
+  asked[0].answer({ error: { status: 401, code: 'token_required', message: 'no' } }, { status: 401 });
+  await assert.rejects(refused, { code: 'token_required', final: true });
+  const { client } = open();
+  const closed = client.publish('a', 'x');
+  client.close();
+  await assert.rejects(closed, { name: 'AbortError' });
+  await assert.rejects(open({ signal: AbortSignal.abort() }).client.publish('a', 'x'), { name: 'AbortError' });
 });
 
 test('bytes may come as an ArrayBuffer, a view of one, or a Blob', async () => {

@@ -10,6 +10,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -62,6 +63,33 @@ let { child, url } = await start();
 
 // The client as the server serves it, without comments and spare space.
 const served = await import(`data:text/javascript,${encodeURIComponent(await (await fetch(`${url}/tidings.js`)).text())}`);
+
+// The first snippet of the client's README, where the way of the link is longer than that of the
+// publish: a proxy keeps what asks for a transport until another request has come through it.
+for (const transport of ['websocket', 'sse', 'poll']) {
+  let pass;
+  const passed = new Promise(done => { pass = done; });
+  const proxy = net.createServer(socket => socket.once('data', async head => {
+    const server = net.connect(new URL(url).port, '127.0.0.1');
+    for (const side of [socket, server]) side.on('error', () => {});
+    if (/transport=/.test(head)) await passed;
+    server.write(head);
+    socket.pipe(server).pipe(socket);
+  })).listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  const way = `http://127.0.0.1:${proxy.address().port}`;
+  const news = served.connect(way, { channels: `first-${transport}`, transports: [transport] });
+  const heard = new Promise(done => news.addEventListener('message', ({ detail }) => done(detail)));
+  const published = news.publish(`first-${transport}`, 'hello');
+  await (await fetch(`${way}/healthz`, { headers: { Connection: 'close' } })).text();
+  pass();
+  const { id } = await published;
+  const { id: heardId, data } = await heard;
+  assert.deepEqual([heardId, data], [id, 'hello']);
+  news.close();
+  proxy.close();
+  console.log(`ok ${transport}: a client hears what it publishes at once`);
+}
 
 const payloads = ['', 'text', 'ä\r\n\u2028 "x"\0', new Uint8Array(), Uint8Array.from({ length: 256 }, (_, n) => n), new Uint8Array(100_000).fill(200)];
 const readers = [];
