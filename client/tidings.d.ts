@@ -64,7 +64,7 @@ export interface Options {
 
 export interface PublishOptions {
   event?: string;
-  /** A media type. Bytes without one are `application/octet-stream`. */
+  /** A media type. Default: that of the `Blob`; for other bytes `application/octet-stream`. */
   type?: string;
   /** The idempotency key: with the same one, the same message is published once. Default: a random one. */
   key?: string;
@@ -94,7 +94,8 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   readonly cursor: string | undefined;
 
   /**
-   * Resolves when the server has taken the message, rejects with its refusal. Before the first link is open it waits for that, if the client reads the channel
+   * Resolves when the server has taken the message, rejects with its refusal, and with a `TypeError`
+   * for other data. Before the first link is open it waits for that, if the client reads the channel
    * and has no cursor: so the client hears what it publishes. It waits no longer than the first try
    * of each transport.
    */

@@ -71,7 +71,13 @@ class Tidings extends EventTarget {
   }
 
   async publish(channel, data, { event, type, key = crypto.getRandomValues(new Uint32Array(4)).join('-') } = {}) {
-    if (typeof data === 'object') type ??= 'application/octet-stream';
+    if (typeof data !== 'string') {
+      if (!ArrayBuffer.isView(data) && !/(Blob|File|ArrayBuffer)]/.test({}.toString.call(data)))
+        throw new TypeError('data must be a string, bytes or a Blob; use JSON.stringify for objects');
+      type ??= data.type || 'application/octet-stream';
+      // A copy, for the caller may use its bytes again.
+      data = new Blob([data]);
+    }
     // The first link starts at `now`, and would miss what is published before that.
     while (!/-/.test(this.cursor) && this.#channels.has(channel) && /idle|connecting/.test(this.state))
       await new Promise(done => this.addEventListener('state', done, { once: true }));

@@ -683,6 +683,30 @@ test('a publish that waits for its link is told why there will be none', async (
   await assert.rejects(open({ signal: AbortSignal.abort() }).client.publish('a', 'x'), { name: 'AbortError' });
 });
 
+test('what is no text and no bytes is refused, before anything is sent', async () => {
+  const { client } = open({ channels: [] });
+  for (const data of [{ a: 1 }, ['x'], null, undefined, 7, true, 7n, Symbol('x'), () => 'x', new Date(), { size: 1, type: 'Blob' }])
+    await assert.rejects(client.publish('a', data), { name: 'TypeError', message: 'data must be a string, bytes or a Blob; use JSON.stringify for objects' });
+  await settle();
+  assert.equal(asked.length, 0);
+});
+
+test('a Blob brings its own type, unless another is given', async () => {
+  const { client } = open({ channels: [] });
+  for (const [data, type, want] of [
+    [new Blob(['x'], { type: 'image/png' }), undefined, 'image/png'],
+    [new File(['x'], 'x.txt', { type: 'text/plain;charset=utf-8' }), undefined, 'text/plain;charset=utf-8'],
+    [new Blob(['x'], { type: 'image/png' }), 'text/html', 'text/html'],
+    [new Blob(['x']), undefined, 'application/octet-stream'],
+  ]) {
+    const answer = client.publish('a', data, { type });
+    await settle();
+    assert.equal(last(asked).init.headers['Content-Type'], want);
+    last(asked).answer({ id: '7-1' });
+    await answer;
+  }
+});
+
 test('bytes may come as an ArrayBuffer, a view of one, or a Blob', async () => {
   const { client } = open();
   await settle();
