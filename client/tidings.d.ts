@@ -56,7 +56,7 @@ export interface Options {
   after?: string;
   /** A bearer token, or what gives a fresh one when it is first needed and when the server refuses it. */
   token?: string | (() => string | Promise<string>);
-  /** Which transports may be used, the best first. Default: all three. */
+  /** Which transports may be used, the best first. Default: all three. Without `WebSocket` it is left out. */
   transports?: readonly Transport[];
   /** Closes the client when it is aborted. */
   signal?: AbortSignal;
@@ -120,6 +120,7 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
 }
 
 /**
- * Connects to the server at `url`: its root, such as `https://push.example.com` or `/`.
+ * Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. Throws a
+ * `TypeError` if that is no URL, or if none of the transports is one that works here.
  */
 export function connect(url: string | URL, options?: Options): Tidings;

@@ -50,7 +50,10 @@ class Tidings extends EventTarget {
     super();
     this.#base = new URL(url, globalThis.location?.href).href.replace(/\/?([?#].*)?$/, '/');
     this.#channels = setOf(channels);
-    this.#transports = transports;
+    // Node has a WebSocket from version 22 on.
+    this.#transports = transports.filter(name => name !== 'websocket' || globalThis.WebSocket);
+    if (!this.#transports.length || !this.#transports.every(name => Object.hasOwn(this.#run, name)))
+      throw new TypeError('transports must be some of websocket (if there is one here), sse and poll');
     this.cursor = after;
     if (typeof token === 'function') this.#renew = token;
     else this.#token = token;

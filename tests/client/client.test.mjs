@@ -707,6 +707,21 @@ test('a Blob brings its own type, unless another is given', async () => {
   }
 });
 
+test('transports that there are not are refused at once', () => {
+  for (const transports of [[], ['pigeon'], ['sse', 'pigeon'], ['toString'], ['']])
+    assert.throws(() => open({ transports }), { name: 'TypeError', message: /^transports must be some of websocket .*, sse and poll$/ });
+});
+
+test('where there is no WebSocket, it is left out without a word', async () => {
+  delete globalThis.WebSocket;
+  const { only } = open({ after: '7-0' });
+  await settle();
+  asked[0].stream().bring('retry: 1\nid: 7-0\n\n');
+  await pass(40_000);
+  assert.deepEqual([asked.length, only('transport'), only('error')], [1, ['sse'], []]);
+  assert.throws(() => open({ transports: ['websocket'] }), { name: 'TypeError', message: /if there is one here/ });
+});
+
 test('bytes may come as an ArrayBuffer, a view of one, or a Blob', async () => {
   const { client } = open();
   await settle();
