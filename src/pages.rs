@@ -114,8 +114,8 @@ pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'self' 'sha256-LUFgk9cTk0Se7PEvETFOsmTxJw4hMlQB0QXyIHinwM0='; \
-        style-src 'sha256-4oCy63H+dKrMmmJMS2nBshR45/Oh9uPhY4fHjLL3goA='; \
+        script-src 'self' 'sha256-5Atepfm3+Mfm2pK6Tgw+TSqPxdGFpHkTO22/PhX+y0M='; \
+        style-src 'sha256-xoIb+Z1YxWp0H7x4caE2ozACbF/eiPpfECtLuGQPzmI='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
 
