@@ -103,6 +103,7 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */
   subscribe(channels: string | readonly string[]): Promise<void>;
   unsubscribe(channels: string | readonly string[]): Promise<void>;
+  /** Ends the client and every loop over it. To leave a loop by `break` does not. */
   close(): void;
 
   addEventListener<T extends keyof TidingsEvents>(
