@@ -158,7 +158,7 @@ impl Engine {
                     http::header_cursor(out, "Tidings-Cursor", cursor);
                 });
             }
-            Action::Playground | Action::Client | Action::App if self.may_upgrade(head) => {
+            Action::Playground | Action::App if self.may_upgrade(head) => {
                 self.open_websocket(index, reply, head)?;
                 // It came in by the embedder's word.
                 self.access.hold(index, None);
