@@ -62,7 +62,8 @@ async function start(address = '127.0.0.1:0') {
 let { child, url } = await start();
 
 // The client as the server serves it, without comments and spare space.
-const served = await import(`data:text/javascript,${encodeURIComponent(await (await fetch(`${url}/tidings.js`)).text())}`);
+writeFileSync(`${project}/served.js`, await (await fetch(`${url}/tidings.js`)).text());
+const served = await import(pathToFileURL(`${project}/served.js`));
 
 // The first snippet of the client's README, where the way of the link is longer than that of the
 // publish: a proxy keeps what asks for a transport until another request has come through it.
@@ -84,6 +85,8 @@ for (const transport of ['websocket', 'sse', 'poll']) {
   await (await fetch(`${way}/healthz`, { headers: { Connection: 'close' } })).text();
   pass();
   const { id } = await published;
+  // Which is heard in any case.
+  await news.publish(`first-${transport}`, 'again');
   const { id: heardId, data } = await heard;
   assert.deepEqual([heardId, data], [id, 'hello']);
   news.close();
