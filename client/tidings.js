@@ -241,7 +241,12 @@ class Tidings extends EventTarget {
       this.#emit('transport', (this.transport = link.name));
       this.#turn('open');
     }
-    if (subscribed) this.#channels = new Set(subscribed);
+    if (subscribed) {
+      this.#channels = new Set(subscribed);
+      // What is tried meanwhile asks for the old set.
+      drop(this.#attempt);
+      this.#attempt = undefined;
+    }
     link.answers.get(ref)?.({ subscribed, ...message });
     link.answers.delete(ref);
     if (gap) return this.#tell(gap);

@@ -191,6 +191,26 @@ test('three cuts in a row, none after half a minute of health: the next transpor
   assert.deepEqual(only('transport'), ['websocket', 'websocket', 'websocket', 'websocket', 'poll']);
 });
 
+test('a set that changes while a better transport is tried is asked for of that one too', async () => {
+  const { client, only } = open({ channels: 'news', transports: ['sse', 'websocket'], after: '7-0' });
+  await settle();
+  asked[0].fail();
+  await settle();
+  sockets[0].bring({ cursor: '7-0', heartbeat: 25 });
+  await pass(11_000);
+  assert.equal(asked[1].url.pathname, '/channels/news');
+  const changed = client.subscribe('sport');
+  await settle();
+  sockets[0].bring({ subscribed: ['news', 'sport'], cursor: '7-0', ref: /ref=(\d+)/.exec(last(sockets[0].sent))[1] });
+  await changed;
+  assert.ok(asked[1].init.signal.aborted);
+  await pass(2000);
+  assert.equal(asked[2].url.pathname, '/channels/news,sport');
+  asked[2].stream().bring('retry: 3000\nid: 7-0\n\n');
+  await settle();
+  assert.deepEqual(only('transport'), ['websocket', 'sse']);
+});
+
 test('the link ends while a better one is on its way: that one decides, and there is no third', async () => {
   const { client, only } = open({ transports: ['websocket', 'sse'], after: '7-0' });
   await settle();
