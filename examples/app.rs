@@ -9,7 +9,8 @@ use tidings::{Access, App, Config, Inbound, Operation, Reaction, Request, Respon
 /// A house whose rooms are open to all who say their name.
 #[derive(Default)]
 struct House {
-    guests: usize,
+    /// Channels that are read, each counted for each who reads it.
+    readers: usize,
 }
 
 impl App for House {
@@ -21,8 +22,16 @@ impl App for House {
         }
     }
 
+    /// Over `tidings.v1`: who reads one room may read another.
+    fn authorize_command(&mut self, operation: Operation, _channels: &[&str]) -> Access {
+        match operation {
+            Operation::Subscribe => Access::Allow,
+            _ => Access::Deny("say it in plain messages, on a connection to one room".into()),
+        }
+    }
+
     fn request(&mut self, request: &Request<'_>) -> Option<Response> {
-        (request.path() == "/about").then(|| Response::new("text/plain", format!("guests: {}\n", self.guests)))
+        (request.path() == "/about").then(|| Response::new("text/plain", format!("readers: {}\n", self.readers)))
     }
 
     fn message(&mut self, message: &Inbound<'_>) -> Reaction {
@@ -34,12 +43,12 @@ impl App for House {
         }
     }
 
-    fn subscribed(&mut self, _channels: &[&str], _transport: Transport) {
-        self.guests += 1;
+    fn subscribed(&mut self, channels: &[&str], _transport: Transport) {
+        self.readers += channels.len();
     }
 
-    fn unsubscribed(&mut self, _channels: &[&str], _transport: Transport) {
-        self.guests -= 1;
+    fn unsubscribed(&mut self, channels: &[&str], _transport: Transport) {
+        self.readers -= channels.len();
     }
 }
 

@@ -170,10 +170,14 @@ pub trait App: Send {
         Reaction::Publish
     }
 
-    /// A subscriber was attached.
+    /// A connection reads these channels from now on: all that it asked for when it subscribes, and
+    /// on a WebSocket of `tidings.v1` what each command `subscribe` adds. So one connection may be
+    /// told several times: count channels, not calls.
     fn subscribed(&mut self, _channels: &[&str], _transport: Transport) {}
 
-    /// A subscriber has gone.
+    /// A connection reads these channels no more: what a command `unsubscribe` took away, or all that
+    /// were left, if any, when it ended or its poll was answered. Each channel that was told as added
+    /// is told as gone once; the calls do not pair. Whoever is there when the server stops is not told.
     fn unsubscribed(&mut self, _channels: &[&str], _transport: Transport) {}
 }
 
