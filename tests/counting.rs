@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use tidings::internals::{Config, Event, EventLoop, Now, Os, Parts, Process};
-use tidings::{App, Inbound, Reaction, Request};
+use tidings::{Access, App, Inbound, Reaction, Request};
 
 /// The first connection publishes; what it gets is counted apart.
 const PUBLISHER: usize = 0;
@@ -103,8 +103,8 @@ fn a_request_on_a_connection_that_is_kept_allocates_nothing() {
 fn echoes_allocate_nothing_and_those_of_one_read_are_one_send() {
     struct Echo;
     impl App for Echo {
-        fn upgrade(&mut self, _: &Request<'_>) -> bool {
-            true
+        fn upgrade(&mut self, _: &Request<'_>) -> Option<Access> {
+            Some(Access::Allow)
         }
         fn message(&mut self, _: &Inbound<'_>) -> Reaction {
             Reaction::Echo

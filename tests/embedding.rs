@@ -105,18 +105,18 @@ impl Doorman {
 }
 
 impl App for Doorman {
-    fn authorize_command(&mut self, operation: Operation, channels: &[&str]) -> Access {
+    fn authorize_command(&mut self, _user: u64, operation: Operation, channels: &[&str]) -> Access {
         match channels.iter().find(|name| !name.starts_with("open")) {
             None => Access::Allow,
             Some(name) => Access::Deny(format!("{operation:?} in {name}: ask the doorman")),
         }
     }
 
-    fn subscribed(&mut self, channels: &[&str], transport: Transport) {
+    fn subscribed(&mut self, _user: u64, channels: &[&str], transport: Transport) {
         self.note("+", channels, transport);
     }
 
-    fn unsubscribed(&mut self, channels: &[&str], transport: Transport) {
+    fn unsubscribed(&mut self, _user: u64, channels: &[&str], transport: Transport) {
         self.note("-", channels, transport);
     }
 }

@@ -113,7 +113,7 @@ fn app_has_its_say() {
     ann.send_text("ping");
     assert_eq!(ann.next_frame(), Some(Frame::Text("pong".into())));
     ann.send_text("to the room");
-    assert_eq!(ann.next_frame(), Some(Frame::Text("to the room".into())));
+    assert_eq!(ann.next_frame(), Some(Frame::Text("ann: to the room".into())));
     ann.send_binary(b"loud");
     assert_eq!(listener.next_json()["data"], "loud");
     ann.send_text("bye");
