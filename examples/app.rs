@@ -64,7 +64,7 @@ impl App for House {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let server = Server::bind_app(address, Config::default(), House::default())?;
+    let server = Server::bind_app(address, Config::default(), |_| House::default())?;
     println!("listening on http://{}", server.local_addrs()[0]);
     Ok(server.run()?)
 }

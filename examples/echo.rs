@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.message_bytes_max = MESSAGE_BYTES_MAX;
     config.receive_buffer_bytes = SOCKET_BUFFER_BYTES;
     config.send_buffer_bytes = SOCKET_BUFFER_BYTES;
-    let server = Server::bind_app(address, config, Echo)?;
+    let server = Server::bind_app(address, config, |_| Echo)?;
     println!("listening on http://{}", server.local_addrs()[0]);
     Ok(server.run()?)
 }

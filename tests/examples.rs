@@ -28,8 +28,11 @@ struct Example {
 impl Example {
     /// Starts it on a free port and waits until it says which.
     fn start(name: &str) -> Example {
-        let mut child = Command::new(path(name))
-            .arg("127.0.0.1:0")
+        Example::start_as(name, Command::new(path(name)).arg("127.0.0.1:0"))
+    }
+
+    fn start_as(name: &str, command: &mut Command) -> Example {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -118,6 +121,19 @@ fn app_has_its_say() {
     assert_eq!(listener.next_json()["data"], "loud");
     ann.send_text("bye");
     assert_eq!(ann.next_frame(), Some(Frame::Close(Some(1000), "see you".into())));
+}
+
+/// 64 of the descriptors that may be open are no connection's; `tidings_connections_max` is a limit
+/// that can be reached.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_has_no_more_connections_than_descriptors() {
+    let limited = "ulimit -Sn 256 && exec \"$0\" 127.0.0.1:0";
+    let example = Example::start_as("embed", Command::new("sh").args(["-c", limited]).arg(path("embed")));
+    let metrics = example.request("GET", "/metrics").send().text().to_owned();
+    for line in ["tidings_connections_max 192\n", "process_max_fds 256\n"] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
 }
 
 /// An app hears of each channel of a connection that it comes and that it goes, however many at a time.

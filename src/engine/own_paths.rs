@@ -17,8 +17,7 @@ use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use crate::route::{self, Format, SubscribeRequest, Transport};
 
 /// What the server says itself of every answer.
-const OWN_HEADERS: [&str; 6] =
-    ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
+const OWN_HEADERS: [&str; 6] = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
 
 impl Engine {
     /// Asks the embedder for a WebSocket or an answer. False if it has neither.
