@@ -64,7 +64,7 @@ pub enum Operation {
     Delete,
 }
 
-/// An app's answer to `authorize`, `authorize_command` and `upgrade`.
+/// An app's answer to [`App::authorize`], [`App::authorize_command`] and [`App::upgrade`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
@@ -127,7 +127,7 @@ impl Response {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inbound<'a> {
-    /// Who sent it: the number of `Access::AllowAs`, or 0.
+    /// Who sent it: the number of [`Access::AllowAs`], or 0.
     pub user: u64,
     /// The channels the connection reads, sorted; none on a path of the app's own.
     pub channels: &'a [&'a str],
@@ -171,11 +171,16 @@ pub enum Transport {
     Poll,
 }
 
-/// The embedder's hooks.
+/// The embedder's hooks, to be given to [`Server::bind_app`](crate::Server::bind_app).
+///
+/// Every method has a default, so `impl App for Mine {}` is a plain server. An app runs on the loop's
+/// thread, between two reads: what blocks here blocks every client. Of a panic
+/// [`Error::Panicked`](crate::Error::Panicked) tells. `user` is the number by which the app let a
+/// connection in ([`Access::AllowAs`]), or 0.
 pub trait App: Send {
     /// May this request do this to these channels (empty for the list)? Asked after the server's
     /// own rules allowed it. A WebSocket's handshake is asked about twice: may it read, and, if it may,
-    /// may it publish. If not, it is opened all the same, and the first message closes it.
+    /// may it publish. If not, it is opened all the same; a message that it would publish closes it.
     fn authorize(&mut self, _request: &Request<'_>, _operation: Operation, _channels: &[&str]) -> Access {
         Access::Allow
     }
@@ -199,7 +204,8 @@ pub trait App: Send {
         None
     }
 
-    /// Decides what becomes of a WebSocket client's message.
+    /// Decides what becomes of a WebSocket client's message, if it may publish. What comes over
+    /// `tidings.v1` are commands, and does not come here.
     fn message(&mut self, _message: &Inbound<'_>) -> Reaction {
         Reaction::Publish
     }

@@ -33,10 +33,10 @@ pub enum Error {
     Address(io::Error),
     /// No socket could be opened at this address.
     Bind(SocketAddr, io::Error),
-    /// Other hosts could publish without a token: see `Config::tokens` and
-    /// `Config::allow_anyone_to_publish`.
+    /// Other hosts could publish without a token: see [`Config::tokens`] and
+    /// [`Config::allow_anyone_to_publish`].
     Exposed(SocketAddr),
-    /// A name in `Config::hosts` or `Config::origins` is none.
+    /// A name in [`Config::hosts`] or [`Config::origins`] is none.
     Name(String),
     /// The system failed in a way that no single connection explains.
     System(io::Error),
@@ -161,7 +161,7 @@ impl Server {
     /// ```
     ///
     /// # Errors
-    /// As `bind`.
+    /// As [`Server::bind`].
     pub fn bind_app<A: App + 'static>(
         addresses: impl ToSocketAddrs,
         config: Config,
@@ -173,15 +173,15 @@ impl Server {
     /// Takes over a listener that is bound and listening, from socket activation for instance.
     ///
     /// # Errors
-    /// As `bind`, but for `Address` and `Bind`.
+    /// As [`Server::bind`], but for `Address` and `Bind`.
     pub fn from_listener(listener: TcpListener, config: Config) -> Result<Server, Error> {
         Server::with_listeners(vec![listener], config, |_| None)
     }
 
-    /// The same, with an app that has its say; see `bind_app`.
+    /// The same, with an app that has its say; see [`Server::bind_app`].
     ///
     /// # Errors
-    /// As `from_listener`.
+    /// As [`Server::from_listener`].
     pub fn from_listener_app<A: App + 'static>(
         listener: TcpListener,
         config: Config,
@@ -236,7 +236,7 @@ impl Server {
     /// server has left; then no further turn does anything.
     ///
     /// # Errors
-    /// As `run`. A server that has failed stays failed.
+    /// As [`Server::run`]. A server that has failed stays failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         if let Some(message) = &self.poisoned {
             return Err(Error::Panicked(message.clone()));
@@ -272,7 +272,7 @@ impl Server {
     /// Publishes on the loop's own thread. It is delivered with the next turn.
     ///
     /// # Errors
-    /// As `Handle::publish`.
+    /// As [`Handle::publish`].
     pub fn publish(&mut self, channel: &str, message: impl Into<Publication>) -> Result<(), PublishError> {
         self.handle.publish(channel, message)
     }
@@ -320,7 +320,7 @@ impl Handle {
     /// The same, and calls back, on the server's thread, when the log has decided.
     ///
     /// # Errors
-    /// As `publish`; then the callback is dropped without being called.
+    /// As [`Handle::publish`]; then the callback is dropped without being called.
     pub fn publish_then(
         &self,
         channel: &str,
@@ -335,7 +335,7 @@ impl Handle {
     /// would wait for itself until the timeout.
     ///
     /// # Errors
-    /// As `publish`, but for `Full`; and `TimedOut`, after which the message may still be published.
+    /// As [`Handle::publish`], but for `Full`; and `TimedOut`, after which the message may still be published.
     pub fn publish_wait(
         &self,
         channel: &str,
@@ -375,7 +375,7 @@ impl Handle {
         let _ = self.commands.push(Command::SetTokens(tokens));
     }
 
-    /// Asks the server to leave in good order, within `Config::drain` and `drain_grace`.
+    /// Asks the server to leave in good order, within [`Config::drain`] and [`Config::drain_grace`].
     pub fn shutdown(&self) {
         // A server that has stopped has left.
         let _ = self.commands.push(Command::Drain);
