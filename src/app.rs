@@ -98,7 +98,8 @@ pub struct Response {
     pub content_type: String,
     /// Further headers. One whose name is none (RFC 9110 5.1), or whose value has a control character
     /// other than a tab, is left out. So are those that the server writes itself: `Connection`,
-    /// `Content-Length`, `Content-Type`, `Date`, `Transfer-Encoding`, `Upgrade`.
+    /// `Content-Length`, `Content-Type`, `Date`, `Transfer-Encoding`, `Upgrade`. A `Cache-Control`
+    /// stands in the place of the server's `no-store`.
     pub headers: Vec<(String, String)>,
     /// The body. It is left out of an answer to HEAD, and of 204, 205 and 304, which have none.
     pub body: Vec<u8>,

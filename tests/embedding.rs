@@ -93,6 +93,7 @@ fn whatever_an_app_gives_is_one_answer() {
         (with("X-A", ""), format!("200 OK|X-A: |{body}"), false),
         (with("content-LENGTH", "9"), format!("200 OK|{body}"), false),
         (with("Transfer-Encoding", "chunked").with_header("X-A", "1"), format!("200 OK|X-A: 1|{body}"), false),
+        (with("cache-control", "max-age=9"), format!("200 OK|cache-control: max-age=9|{body}"), false),
         // What would be another line, or another answer.
         (with("X-A", "1\r\n\r\nHTTP/1.1 200 OK"), format!("200 OK|{body}"), true),
         (with("X-A", "1\nX-B: 2").with_header("X-C", "3"), format!("200 OK|X-C: 3|{body}"), true),
@@ -117,10 +118,12 @@ fn whatever_an_app_gives_is_one_answer() {
         // Twice: what follows an answer is the next, and told once is enough.
         server.send(wire, &b"GET /own HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
         let answers = String::from_utf8(server.receive(wire)).expect("the app gives text");
-        let own = ["Date: ", "Cache-Control: ", "X-Content-Type-Options: "];
+        let own = ["Date: ", "Cache-Control: no-store", "X-Content-Type-Options: nosniff"];
         let lines = answers.split("\r\n").filter(|line| !own.iter().any(|name| line.starts_with(name)));
         let seen = lines.collect::<Vec<_>>().join("|");
         assert_eq!(seen, format!("HTTP/1.1 {want}").repeat(2), "{given:?}");
+        let may_be_kept = given.headers.iter().any(|(name, _)| name == "cache-control");
+        assert_eq!(answers.contains("no-store"), !may_be_kept, "{given:?}");
 
         let mut heard = LINES.0.lock().expect("nobody panicked");
         heard.retain(|line| line.starts_with("an app's answer has "));

@@ -7,7 +7,7 @@
 
 use super::Engine;
 use super::access::{Admission, granted};
-use super::answers::{Content, Reply};
+use super::answers::{Caching, Content, Reply};
 use super::requests::draining;
 use crate::app::{Request, Response};
 use crate::cursor::After;
@@ -78,11 +78,15 @@ impl Engine {
         let status = if has_status(response) { response.status } else { 500 };
         let media_type = if has_media_type(response) { &response.content_type } else { "application/octet-stream" };
         let content = has_content(status).then_some(Content::of(media_type, &response.body));
-        self.answer(index, reply, status, content, |out| {
-            for (name, value) in response.headers.iter().filter(|(name, value)| is_header(name, value)) {
-                if !OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                    http::header(out, name, value.as_bytes());
-                }
+        let is_own = |name: &str| OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own));
+        let is_further = |(name, value): &&(String, String)| is_header(name, value) && !is_own(name);
+        let headers = || response.headers.iter().filter(is_further);
+        let tells_caching = headers().any(|(name, _)| name.eq_ignore_ascii_case("cache-control"));
+        let caching = if tells_caching { Caching::AsTold } else { Caching::NoStore };
+        let reply = Reply { caching, ..reply.clone() };
+        self.answer(index, &reply, status, content, |out| {
+            for (name, value) in headers() {
+                http::header(out, name, value.as_bytes());
             }
         });
     }

@@ -4,7 +4,7 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Content, Reply};
+use super::answers::{Caching, Content, Reply};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::connection::reader::{self, Inbound, Reader};
@@ -251,7 +251,7 @@ impl Engine {
         let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
         let content = Content::of(script.media_type, script.body);
         let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
-        let reply = Reply { may_be_kept: true, ..reply.clone() };
+        let reply = Reply { caching: Caching::AskAgain, ..reply.clone() };
         self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
     }
 
