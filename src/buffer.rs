@@ -243,6 +243,13 @@ mod tests {
             spares.check_invariants();
             assert_eq!(spares.buffers.len(), kept, "{bytes} bytes");
         }
+        let mut spares = Spares::default();
+        for nth in 1..=5 {
+            let mut buffer = Box::new(Buffer::default());
+            buffer.reserve_exact(1 << 20);
+            spares.give(buffer);
+            assert_eq!(spares.buffers.len(), nth.min(4), "4 MiB are kept");
+        }
     }
 
     #[test]

@@ -30,19 +30,27 @@ pub fn channel_name(bytes: &[u8]) -> Result<&str, Refusal> {
 
 /// A set of channels: 1 to 64 distinct names joined by `,`. Comes back sorted, each name once.
 pub fn channel_set(bytes: &[u8]) -> Result<Vec<String>, Refusal> {
-    if bytes.len() > CHANNEL_SET_BYTES_MAX {
-        let what = format!("the set of channels has {} bytes, the limit is {CHANNEL_SET_BYTES_MAX}", bytes.len());
-        return Err(Refusal::new(Code::TooManyChannels, what));
-    }
+    // There is one name at least; who sends more bytes does not have them looked at.
+    check_channel_set(1, bytes.len())?;
     let names = bytes.split(|&byte| byte == b',').map(|name| channel_name(name).map(str::to_owned));
     let mut names = names.collect::<Result<Vec<String>, Refusal>>()?;
     names.sort_unstable();
     names.dedup();
-    if names.len() > CHANNEL_SET_MAX {
-        let what = format!("the set has {} channels, the limit is {CHANNEL_SET_MAX}", names.len());
-        return Err(Refusal::new(Code::TooManyChannels, what));
-    }
+    check_channel_set(names.len(), bytes.len())?;
     Ok(names)
+}
+
+/// A set may have so many names, and so many bytes with the commas between them: also one that grew
+/// by commands, for its client may have to ask for it anew in one request.
+pub fn check_channel_set(names: usize, bytes: usize) -> Result<(), Refusal> {
+    let what = if bytes > CHANNEL_SET_BYTES_MAX {
+        format!("the set of channels has {bytes} bytes, the limit is {CHANNEL_SET_BYTES_MAX}")
+    } else if names > CHANNEL_SET_MAX {
+        format!("the set has {names} channels, the limit is {CHANNEL_SET_MAX}")
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(Code::TooManyChannels, what))
 }
 
 /// An event name: 1 to 128 bytes of UTF-8 without control characters. `message` is `None`: it is

@@ -70,6 +70,34 @@ fn the_set_changes_while_the_connection_stays() {
     assert_eq!(socket.next_json()["data"], "read");
 }
 
+/// protocol: never over the bounds of a channel set (`too_many_channels`, and it stays as it was)
+///
+/// A client that reconnects asks for the whole set in one request.
+#[test]
+fn a_set_that_grows_is_one_that_can_be_asked_for_anew() {
+    let server = TestServer::start();
+    let named = |nth: usize, length: usize| format!("{nth:0>length$}");
+    for (length, last, fits) in [(4, 4, 64), (128, 97, 31), (128, 98, 31), (63, 64, 63), (63, 65, 63)] {
+        let mut socket = open(&server, &format!("/channels/{}", named(0, length)));
+        let mut set = vec![named(0, length)];
+        while set.len() < fits {
+            set.push(named(set.len(), length));
+            let answer = ask(&mut socket, &format!("subscribe {}", set[set.len() - 1]));
+            assert_eq!(subscribed(&answer), set, "{length}");
+        }
+        let one_more = [&set[..], &[named(set.len(), last)]].concat();
+        let may = one_more.len() <= 64 && one_more.join(",").len() <= 4096;
+        assert_eq!(server.get(&format!("/channels/{}?wait=0", one_more.join(","))).status == 200, may, "{length}");
+        let answer = ask(&mut socket, &format!("subscribe {}", one_more[one_more.len() - 1]));
+        assert_eq!(answer.has("subscribed"), may, "{length} {last}");
+        if !may {
+            assert_eq!(answer["error"]["code"], "too_many_channels", "{length} {last}");
+            assert_eq!(subscribed(&ask(&mut socket, &format!("subscribe {}", set[0]))), set, "it stays as it was");
+        }
+        assert_eq!(server.get(&format!("/channels/{}?wait=0", set.join(","))).status, 200);
+    }
+}
+
 /// protocol: new channels start after that cursor, which is the head unless this connection is behind.
 #[test]
 fn new_channels_start_at_the_cursor_of_the_answer() {
@@ -168,7 +196,7 @@ fn the_type_decides_what_a_frame_carries() {
     }
 }
 
-/// protocol: Each may end in `ref=R` (1 to 64 visible ASCII bytes), which its answer repeats.
+/// protocol: Each may end in `ref=R` (1 to 64 visible ASCII bytes, not decoded), which its answer repeats.
 #[test]
 fn an_answer_repeats_the_reference() {
     let server = TestServer::start();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clients::{CLOSE, Frame, Frames, TEXT, client_frame};
 use kernel::{Kernel, Wire};
 use tidings::internals::{Config, EventLoop, Parts};
+use tidings::{Access, App, Request};
 
 const KIB: usize = 1024;
 /// RFC 6455 7.4.1.
@@ -25,6 +26,11 @@ struct Server(EventLoop<Kernel>);
 impl Server {
     fn start() -> Server {
         Server(EventLoop::new(Kernel::new(1), Config::default(), Parts::default()).expect("no names are configured"))
+    }
+
+    fn with_app(app: impl App + 'static) -> Server {
+        let parts = Parts { app: Some(Box::new(app)), ..Parts::default() };
+        Server(EventLoop::new(Kernel::new(1), Config::default(), parts).expect("no names are configured"))
     }
 
     /// What comes back over a connection of its own, each piece sent in a turn of its own.
@@ -103,6 +109,32 @@ fn lists_of_tokens_are_read_in_one_go() {
         let answer = server.text(request.replace("\r\n\r\n", &lines).as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(!answer.contains("Sec-WebSocket-Extensions: "), "{answer}");
+    }
+}
+
+/// Opens a WebSocket on every path that it is asked about.
+struct Open;
+
+impl App for Open {
+    fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
+        Some(Access::Allow)
+    }
+}
+
+/// Cross-site WebSocket hijacking (CVE-2024-26135 is one of many): a page of another site opens a WebSocket
+/// with its visitor's rights, for no browser asks before. So the Origin is checked wherever one can be opened.
+#[test]
+fn a_page_of_another_site_opens_no_websocket() {
+    let mut server = Server::with_app(Open);
+    for path in ["/", "/own", "/tidings.js", "/channels/a", "/channels", "/metrics", "/healthz", "/readyz", "*"] {
+        for (origin, is_ours) in [("https://b.example", false), ("null", false), ("http://localhost", true)] {
+            let request = String::from_utf8(clients::upgrade("a", "", None)).expect("ASCII");
+            let request = request.replacen("/channels/a", path, 1);
+            let request = request.replacen("\r\n", &format!("\r\nOrigin: {origin}\r\n"), 1);
+            let answer = server.text(request.as_bytes());
+            let may_open = is_ours && ["/", "/own", "/channels/a"].contains(&path);
+            assert_eq!(answer.starts_with("HTTP/1.1 101 "), may_open, "{path} from {origin}: {answer}");
+        }
     }
 }
 

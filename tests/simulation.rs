@@ -1,8 +1,8 @@
 //! Whole runs from seeds: `cargo test --test simulation`.
 //!
 //! `TIDINGS_SEEDS=N` runs N seeds, from `TIDINGS_FIRST_SEED=S` on, and prints what they met.
-//! `TIDINGS_SEED=S` runs one and shows its system calls when it fails. A seed that found something
-//! becomes a line in `regressions.rs`, with its story.
+//! `TIDINGS_SEED=S` runs one and shows its system calls when it fails. What a seed found becomes a
+//! test in `regressions.rs`, or if few steps do not show it a line there, with its story.
 
 mod clients;
 mod kernel;

@@ -24,11 +24,9 @@ impl Engine {
     pub(super) fn act_on_command(&mut self, index: u32, frame: &[u8], binary: bool) {
         let (command, reference) = command::decode(frame);
         let is_publish = matches!(command, Ok(Command::Publish { .. }));
-        let connection = &mut self.connections[index];
-        // Answers keep the order of the commands, and a cursor in one is never before a message
-        // that is half out; so only publishes may overlap.
-        let waits = connection.unanswered() > 0 || connection.message != NONE;
-        if waits && !(is_publish && connection.unanswered() < UNANSWERED_MAX && connection.message == NONE) {
+        // Answers keep the order of the commands, so only publishes may overlap.
+        let unanswered = self.connections[index].unanswered();
+        if unanswered > 0 && !(is_publish && unanswered < UNANSWERED_MAX) {
             return self.defer(index, frame, binary);
         }
         let result = match command {
@@ -50,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// Keeps a command until what is in its way is gone.
+    /// Keeps a command until those before it are answered.
     fn defer(&mut self, index: u32, frame: &[u8], binary: bool) {
         self.connections[index].cold().deferred = Some(Deferred::Command(frame.into(), binary));
         self.intake_bytes += frame.len();
@@ -68,10 +66,10 @@ impl Engine {
         deferred
     }
 
-    /// Acts on the command that had to wait, if nothing is in its way any more.
-    pub(super) fn act_on_deferred(&mut self, index: u32) {
+    /// Acts on the command that had to wait, if all before it are answered.
+    fn act_on_deferred(&mut self, index: u32) {
         let connection = &mut self.connections[index];
-        if connection.state != State::WebSocket || connection.unanswered() > 0 || connection.message != NONE {
+        if connection.state != State::WebSocket || connection.unanswered() > 0 {
             return;
         }
         match self.take_deferred(index) {
@@ -93,10 +91,9 @@ impl Engine {
         }
         let known: Vec<&str> = self.channel_names(index);
         set.retain(|name| !known.contains(&name.as_str()));
-        if known.len() + set.len() > names::CHANNEL_SET_MAX {
-            let message = format!("a connection reads at most {} channels", names::CHANNEL_SET_MAX);
-            return Err(Refusal::new(Code::TooManyChannels, message));
-        }
+        let names = known.len() + set.len();
+        let bytes: usize = known.iter().copied().chain(set.iter().map(String::as_str)).map(str::len).sum();
+        names::check_channel_set(names, bytes + names.saturating_sub(1))?;
         self.tell_loss(index);
         let told = self.hub.cursor_of(index);
         self.advance_if_caught_up(index);
@@ -153,17 +150,21 @@ impl Engine {
         self.spend(super::REQUEST_COST + frame.len());
         let connection = &mut self.connections[index];
         connection.own(&mut self.spares).append(&frame);
-        // News of who had nothing pending are of this very commit, which wakes it at its end.
+        // News of who had nothing pending are all of this very commit, which wakes it at its end.
         if connection.pending != NONE {
             connection.pending = if has_news { MANY } else { NONE };
         }
         self.queue_ready(index);
     }
 
-    /// Who has everything stands at the head; only who is behind is answered an earlier cursor.
+    /// Who has everything stands at the head; only who is behind is answered an earlier cursor. Who has
+    /// everything but what this commit has settled so far stands where the commit began: its new
+    /// channels must not be behind it by what came there before.
     fn advance_if_caught_up(&mut self, index: u32) {
-        if !self.hub.has_news(index) && !self.hub.has_loss(index) {
+        if !self.hub.has_news(index) {
             self.hub.set_cursor(index, self.hub.head());
+        } else if self.connections[index].pending == NONE {
+            self.hub.set_cursor(index, self.woken_through);
         }
     }
 
@@ -200,11 +201,8 @@ impl Engine {
             event,
             media_type,
             payload,
-            only_after: None,
             key,
-            replay_only: self.leaving.is_some(),
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
+            ..Publish::default()
         });
         if let Err(refusal) = appended {
             self.askers.remove(ticket);

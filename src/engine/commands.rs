@@ -22,8 +22,7 @@ impl Engine {
         // Room for this many bytes more may be read in this turn.
         self.spend(publication.payload.len());
         let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
-        let leaving = self.leaving.is_some();
-        if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket), leaving) {
+        if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket)) {
             self.count_refusal(refusal.code);
             if let Some(Asker::Callback(callback)) = ticket.and_then(|ticket| self.askers.remove(ticket)) {
                 callback(Err(PublishError::Refused(refusal)));
@@ -37,7 +36,6 @@ impl Engine {
         channel: &str,
         publication: &Publication,
         ticket: Option<Ticket>,
-        replay_only: bool,
     ) -> Result<(), Refusal> {
         let event = match &publication.event {
             Some(event) => names::event_name(event.as_bytes())?,
@@ -47,18 +45,7 @@ impl Engine {
             Some(media_type) => names::media_type(media_type.as_bytes())?,
             None => None,
         };
-        self.append(Publish {
-            ticket,
-            channel,
-            event,
-            media_type,
-            payload: &publication.payload,
-            only_after: None,
-            key: None,
-            replay_only,
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
-        })
+        self.append(Publish { ticket, channel, event, media_type, payload: &publication.payload, ..Publish::default() })
     }
 
     pub(super) fn published(&self, outcome: Outcome) -> Result<Published, PublishError> {

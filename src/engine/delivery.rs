@@ -2,12 +2,12 @@
 //!
 //! A subscriber is visited because it is in `ready`; it is there at most once; it leaves by a
 //! visit. A visit writes the rest of a half-sent message, then its own bytes, then one contiguous
-//! batch of messages after its cursor. The cursor moves over a message when the kernel took its
-//! last byte.
+//! batch of messages after its cursor. The cursor moves over a message when its first byte is out:
+//! nothing but its rest can follow.
 //!
 //! ```text
 //! batch  [ message 41 | message 42 | message 44 ]      built once a turn for all that stand alike
-//!                          ^ the kernel took this much: the cursor is 41, message 42 is pinned
+//!                          ^ the kernel took this much: the cursor is 42, and 42 is pinned
 //! ```
 
 use std::collections::VecDeque;
@@ -301,23 +301,24 @@ impl Engine {
     /// Ends a visit: whoever has more to get stands at the end of the queue again.
     pub fn end_visit(&mut self, index: u32) {
         let Some(connection) = self.connections.get(index) else { return };
-        if connection.state == State::Dead || connection.flags.has(Flags::BLOCKED) {
+        if connection.state == State::Dead {
             return;
+        }
+        // Also of who has never taken all there is: its answers went out with the rest.
+        if connection.flags.has(Flags::BLOCKED) {
+            return self.queue_reader(index);
         }
         if connection.own.is_some() || connection.message != NONE || connection.pending != NONE {
             self.queue_ready(index);
-            return self.act_on_deferred(index);
+            return self.queue_reader(index);
         }
-        let (flags, has_deferred) = (connection.flags, connection.has_deferred());
+        let flags = connection.flags;
         if !flags.has(Flags::QUEUED) {
             self.settle_fresh(index);
         }
         // Nearly everybody only waits for the next message.
-        if !flags.has_any(Flags::AFTER_VISIT) && !has_deferred {
+        if !flags.has_any(Flags::AFTER_VISIT) {
             return;
-        }
-        if has_deferred {
-            self.act_on_deferred(index);
         }
         if self.connections[index].flags.has(Flags::LEAVING) {
             self.leave_now(index);
@@ -334,10 +335,6 @@ impl Engine {
         let message = std::mem::replace(&mut connection.message, NONE);
         connection.sent = 0;
         let transport = transport_of(connection.form);
-        let subscribed = connection.state.is_subscribed();
-        if subscribed {
-            self.hub.set_cursor(index, self.hub.seq(MessageKey(message)));
-        }
         self.hub.unpin(MessageKey(message));
         self.count_delivered(index, transport, 1);
         if self.connections[index].own.is_none() {
@@ -378,12 +375,12 @@ impl Engine {
             return true;
         }
         let whole = batch.ends.partition_point(|end| end.at as usize <= written);
-        let mut start = 0;
-        if let Some(last) = whole.checked_sub(1).map(|nth| batch.ends[nth]) {
-            self.hub.set_cursor(index, last.seq);
-            start = last.at as usize;
+        let start = whole.checked_sub(1).map_or(0, |nth| batch.ends[nth].at as usize);
+        let begun = whole + usize::from(written > start);
+        if let Some(last) = begun.checked_sub(1) {
+            self.hub.set_cursor(index, batch.ends[last].seq);
         }
-        if written > start {
+        if begun > whole {
             connection.message = batch.ends[whole].message.0;
             connection.sent = (written - start) as u32;
             self.hub.pin(MessageKey(connection.message));

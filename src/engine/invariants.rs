@@ -1,7 +1,7 @@
 //! What the engine promises after every turn, as code: for tests, simulation and fuzzing.
 
-use super::{Engine, transport};
-use crate::connection::{Flags, NONE, State};
+use super::{Engine, pending_of, transport};
+use crate::connection::{Flags, MANY, NONE, State};
 
 impl Engine {
     /// Proves what the engine promises; for tests, simulation and fuzzing, after every turn.
@@ -53,6 +53,11 @@ impl Engine {
                 assert!(!idle || connection.pending == NONE, "{index}: idle means nothing pending");
                 let has_everything = !self.hub.has_news(index);
                 assert!(connection.pending != NONE || has_everything, "{index}: nothing pending means caught up");
+                let mut others =
+                    self.hub.channels_of(index).filter(|&channel| pending_of(channel) != connection.pending);
+                let is_one = !matches!(connection.pending, NONE | MANY);
+                let has_more = others.any(|other| self.hub.next_after(other, self.hub.cursor_of(index)).is_some());
+                assert!(!(is_one && has_more), "{index}: one channel pending means no other has news");
             }
         }
         assert_eq!(own_bytes, self.own_bytes);

@@ -141,6 +141,8 @@ pub struct Engine {
     askers: Slab<Asker>,
     /// Room for the channels that a commit brought news to; empty between commits.
     news: Vec<ChannelKey>,
+    /// The subscribers of all messages up to here were woken: the head, but while a commit settles.
+    woken_through: u64,
     leaving: Option<Leaving>,
     random: Random,
     now: Now,
@@ -203,6 +205,7 @@ impl Engine {
             inflater: Inflater::default(),
             askers: Slab::new(),
             news: Vec::new(),
+            woken_through: 0,
             leaving: None,
             random: Random::new(seed[1]),
             now,

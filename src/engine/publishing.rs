@@ -35,9 +35,7 @@ impl Engine {
             payload: body,
             only_after: publish.only_after,
             key: publish.key.as_deref(),
-            replay_only: self.leaving.is_some(),
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
+            ..Publish::default()
         });
         if let Err(refusal) = appended {
             self.askers.remove(ticket);
@@ -51,8 +49,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Appends a message to the log; the commit decides.
+    /// Appends a message to the log as of now; the commit decides.
     pub(super) fn append(&mut self, publish: Publish<'_>) -> Result<(), Refusal> {
+        let publish = Publish {
+            replay_only: self.leaving.is_some(),
+            time_ms: self.now.wall_ms,
+            monotonic_ms: self.now.monotonic_ms,
+            ..publish
+        };
         // Small messages cost more than their bytes.
         self.spend(publish.payload.len() + OVERHEAD_BYTES);
         self.hub.publish(publish).map_err(|refused| match refused {
@@ -66,11 +70,10 @@ impl Engine {
     /// together. And each channel once, however many messages it got: who is woken gets them all.
     pub fn commit(&mut self) {
         self.hub.commit();
-        let committed_from = self.hub.head();
         let mut news = std::mem::take(&mut self.news);
         while let Some(settled) = self.hub.next_settled() {
             self.count_outcome(settled.outcome);
-            if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= committed_from) {
+            if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= self.woken_through) {
                 news.push(settled.channel);
             }
             if let Some(asker) = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0)) {
@@ -79,6 +82,7 @@ impl Engine {
         }
         // They keep their new messages until the trim, so they are still the same channels.
         news.drain(..).for_each(|channel| self.wake_subscribers(channel));
+        self.woken_through = self.hub.head();
         self.news = news;
     }
 

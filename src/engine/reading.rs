@@ -9,7 +9,7 @@ use std::io;
 use super::{DISCARD_BYTES_MAX, Engine, OWN_BYTES_PAUSE, Progress, UNANSWERED_MAX, VISIT_SHARE};
 use crate::config::READ_BYTES;
 use crate::connection::reader::Reader;
-use crate::connection::{CloseReason, Flags, NONE, State};
+use crate::connection::{CloseReason, Flags, State};
 
 impl Engine {
     /// The next connection with something to do before the commit, and whether it wants bytes
@@ -47,8 +47,6 @@ impl Engine {
                     && connection.unanswered() < UNANSWERED_MAX
                     && connection.flags.has(Flags::KEEP_ALIVE)
             }
-            // A command waits for a half-sent message where it is cheap: in its own buffers.
-            State::WebSocket if connection.flags.has(Flags::COMMANDS) && connection.message != NONE => false,
             // What one read brought may be echoed by one write; who takes nothing is read no further.
             State::WebSocket => {
                 let pause = if connection.flags.has(Flags::BLOCKED) { OWN_BYTES_PAUSE } else { READ_BYTES };
@@ -159,6 +157,14 @@ impl Engine {
         let kept = connection.reader.take();
         let held_before = kept.as_ref().map_or(0, |reader| reader.held_bytes());
         let mut reader = kept.map_or_else(Reader::default, |reader| *reader);
+        self.feed(index, &mut reader, bytes);
+        self.keep(index, reader, held_before);
+        self.watch_request(index);
+        self.watch_message(index);
+    }
+
+    /// Lends the reader what it held and what came behind it; it goes on holding what is not consumed.
+    fn feed(&mut self, index: u32, reader: &mut Reader, bytes: &mut [u8]) {
         let mut gathered = std::mem::take(&mut reader.input);
         let is_gathered = !gathered.is_empty();
         let work: &mut [u8] = if is_gathered {
@@ -168,15 +174,13 @@ impl Engine {
             bytes
         };
         let total = work.len();
-        let consumed = self.process_bytes(index, &mut reader, work);
-        let may_go_on =
-            matches!(self.connections[index].state, State::Request | State::Held | State::WebSocket | State::Closing);
-        if consumed == total || !may_go_on {
-            // Bytes behind the last request of a connection mean nothing, nor does half a message.
+        let consumed = self.process_bytes(index, reader, work);
+        let state = self.connections[index].state;
+        // Bytes behind the last request of a connection mean nothing, nor does half a message.
+        if !matches!(state, State::Request | State::Held | State::WebSocket | State::Closing) {
+            *reader = Reader::default();
+        } else if consumed == total {
             reader.unread();
-            if !may_go_on {
-                reader = Reader::default();
-            }
         } else if is_gathered {
             gathered.drain(..consumed);
             reader.input = gathered;
@@ -184,18 +188,19 @@ impl Engine {
         } else {
             reader.input.extend_from_slice(&bytes[consumed..]);
         }
-        let held_after = if reader.is_idle() { 0 } else { reader.held_bytes() };
-        let connection = &mut self.connections[index];
-        if !reader.is_idle() && connection.state != State::Dead {
-            connection.reader = Some(Box::new(reader));
-            self.intake_bytes += held_after;
+    }
+
+    /// Puts the reader back if it holds anything, and what it holds into the books.
+    fn keep(&mut self, index: u32, reader: Reader, held_before: usize) {
+        let mut held = 0;
+        if !reader.is_idle() {
+            held = reader.held_bytes();
+            self.connections[index].reader = Some(Box::new(reader));
         }
-        self.intake_bytes -= held_before;
-        if held_after > held_before && self.intake_bytes > self.config.intake_bytes_max {
+        self.intake_bytes = self.intake_bytes + held - held_before;
+        if held > held_before && self.intake_bytes > self.config.intake_bytes_max {
             self.refuse_intake(index);
         }
-        self.watch_request(index);
-        self.watch_message(index);
     }
 
     /// Returns how many bytes were consumed.

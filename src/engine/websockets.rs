@@ -166,16 +166,10 @@ impl Engine {
         let Some(channel) = self.hub.channels_of(index).next() else { return };
         let channel = self.hub.channel_name(channel).to_owned();
         let appended = self.append(Publish {
-            ticket: None,
             channel: &channel,
-            event: None,
             media_type: binary.then_some(OCTET_STREAM),
             payload,
-            only_after: None,
-            key: None,
-            replay_only: false,
-            time_ms: self.now.wall_ms,
-            monotonic_ms: self.now.monotonic_ms,
+            ..Publish::default()
         });
         self.count_publish(index);
         if let Err(refusal) = appended {
@@ -186,7 +180,7 @@ impl Engine {
 
     fn publish_reaction(&mut self, channel: &str, publication: &Publication) {
         let result = names::channel_name(channel.as_bytes())
-            .and_then(|channel| self.append_publication(channel, publication, None, self.leaving.is_some()));
+            .and_then(|channel| self.append_publication(channel, publication, None));
         if let Err(refusal) = result {
             self.count_refusal(refusal.code);
             log::warn!("an app's message to a channel was refused: {refusal}");

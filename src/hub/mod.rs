@@ -81,7 +81,7 @@ pub struct MessageKey(pub u32);
 pub struct Ticket(pub u32);
 
 /// A message to publish, with its conditions. Names and types obey the rules of `names`.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, Debug, Default)]
 pub struct Publish<'a> {
     /// Whom to answer, if anybody.
     pub ticket: Option<Ticket>,

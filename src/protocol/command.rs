@@ -206,6 +206,11 @@ mod tests {
         for (frame, error, reference) in cases {
             assert_eq!(decode(frame), (Err(*error), *reference), "{:?}", String::from_utf8_lossy(frame));
         }
+        let mut sentences: Vec<String> = cases.iter().map(|(_, error, _)| error.to_string()).collect();
+        sentences.sort_unstable();
+        sentences.dedup();
+        assert_eq!(sentences.len(), 10, "each says what would be right: {sentences:?}");
+        assert!(sentences.iter().all(|sentence| sentence.len() > 20), "{sentences:?}");
     }
 
     #[test]

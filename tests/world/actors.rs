@@ -4,9 +4,9 @@
 //! the engine. When the world is `calm` it behaves: it reads at once, cuts nothing, and comes back
 //! when it was cut off.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::clients::{Offer, Result};
+use crate::clients::{self, Offer, Result};
 use crate::kernel::{Ending, Kernel, Rng};
 
 use super::excuses::{Asked, Excuses};
@@ -74,6 +74,38 @@ pub fn offer(ways: &mut Option<Rng>) -> Option<Offer> {
     let rng = ways.as_mut()?;
     let window_bits = rng.pick(&[None, None, Some(9), Some(10), Some(11), Some(12), Some(13), Some(14), Some(15)]);
     (!rng.one_in(4)).then_some(Offer { window_bits })
+}
+
+/// Commands of tidings.v1 that change a set and are not answered, oldest first.
+#[derive(Default)]
+pub struct Changes(VecDeque<(&'static str, &'static str)>);
+
+impl Changes {
+    /// The frame of one more: the channel comes in, or leaves.
+    pub fn ask(&mut self, word: &'static str, channel: &'static str) -> Vec<u8> {
+        self.0.push_back((word, channel));
+        clients::client_frame(clients::TEXT, format!("{word} {channel}").as_bytes())
+    }
+
+    /// The set is now what the oldest command has made of it.
+    pub fn made(&mut self, mut set: BTreeSet<String>, channels: &[String]) -> Result<()> {
+        let (word, channel) = self.0.pop_front().ok_or("an answer to nothing")?;
+        match word {
+            "subscribe" => set.insert(channel.to_string()),
+            _ => set.remove(channel),
+        };
+        if set.iter().eq(channels) { Ok(()) } else { Err(format!("{word} {channel} made {channels:?} of the set")) }
+    }
+
+    /// The oldest was refused.
+    pub fn refused(&mut self) -> Result<()> {
+        self.0.pop_front().map(drop).ok_or_else(|| "an answer to nothing".to_string())
+    }
+
+    /// The connection is gone, and who asked with it.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// A connection, and the bytes that wait for room on it.

@@ -1,12 +1,12 @@
 //! Publishers: by POST, by commands, by frames of a WebSocket. They repeat what has a key until it is
-//! answered, and hear what they themselves subscribe to.
+//! answered, and hear what they themselves subscribe to, which is more or less as they go on.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clients::{self, Format, Head, Heard, Part, Place, Reader, Responses, Result, Transport};
 use crate::kernel::{Ending, Rng};
 
-use super::actors::{CHANNELS, Coverage, Line, Surroundings, count, offer, shown};
+use super::actors::{CHANNELS, Changes, Coverage, Line, Surroundings, count, offer, shown};
 use super::oracle::{self, After, Chain, Model, Sent};
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub struct Publisher {
     reader: Reader,
     /// What it hears as a subscriber, over a WebSocket.
     chain: Chain,
+    changes: Changes,
     /// Published and not answered, oldest first.
     waiting: VecDeque<Waiting>,
     /// To be repeated with its key.
@@ -59,6 +60,7 @@ impl Publisher {
             body: Vec::new(),
             reader: Reader::new(Transport::WebSocket, Format::Json),
             chain: Chain::new(),
+            changes: Changes::default(),
             waiting: VecDeque::new(),
             again: VecDeque::new(),
             lines: 0,
@@ -116,6 +118,7 @@ impl Publisher {
             for _ in 0..world.rng.pick(&[0, 0, 0, 1, 1, 3, 12]) {
                 self.publish(world);
             }
+            self.may_change_set(world);
             self.may_half_close(world);
         }
         Ok(())
@@ -130,6 +133,15 @@ impl Publisher {
             world.kernel.half_close(line.asked.wire);
             line.asked.own_doing = true;
             self.half_closed = true;
+        }
+    }
+
+    /// Right behind what it publishes, or before: both are then acted on in one turn.
+    fn may_change_set(&mut self, world: &mut Surroundings<'_>) {
+        let Some(line) = self.line.as_mut().filter(|_| self.how == Publishing::Commands && !world.calm) else { return };
+        if world.rng.one_in(6) {
+            let (word, channel) = (world.rng.pick(&["subscribe", "unsubscribe"]), world.rng.pick(&CHANNELS));
+            line.out.extend(self.changes.ask(word, channel));
         }
     }
 
@@ -168,6 +180,7 @@ impl Publisher {
         self.responses = Responses::default();
         self.head = None;
         self.body.clear();
+        self.changes.clear();
         self.reader = Reader::new(Transport::WebSocket, Format::Json).offering(offer);
         self.chain.ask(After::Now, BTreeSet::from([channel.to_string()]), world.model.epoch);
     }
@@ -316,10 +329,21 @@ impl Publisher {
 
     fn frames(&mut self, bytes: &[u8], world: &mut Surroundings<'_>) -> Result<()> {
         for heard in self.reader.receive(bytes)? {
+            if let Heard::Subscribed { channels, .. } = &heard {
+                count(world.coverage, "publisher changed its set");
+                self.changes.made(self.chain.wanted().clone(), channels)?;
+            }
             self.chain.hear(&heard);
             match heard {
                 Heard::Published { id, channel, reference } => self.answered(id, &channel, reference, world)?,
-                Heard::CommandFailed { code, .. } => self.refused(&code, world)?,
+                Heard::CommandFailed { code, reference: Some(_) } => self.refused(&code, world)?,
+                // Only what it publishes has a reference.
+                Heard::CommandFailed { code, reference: None } => {
+                    self.changes.refused()?;
+                    if let Some(line) = &self.line {
+                        world.excuse(&line.asked, &code)?;
+                    }
+                }
                 Heard::Refused(_, code) => {
                     let Some(line) = &self.line else { return Ok(()) };
                     world.excuse(&line.asked, &code)?;

@@ -1,13 +1,13 @@
 //! Subscribers: by long poll, SSE and WebSocket. They read at their own pace, leave as people's clients do,
 //! come back with their last cursor over another transport, and widen their set.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clients::{self, Format, Heard, Message, Place, Reader, Result, Transport};
 use crate::kernel::{Kernel, Rng};
 
-use super::actors::{CHANNELS, Line, Surroundings, count, offer, shown};
+use super::actors::{CHANNELS, Changes, Line, Surroundings, count, offer, shown};
 use super::oracle::{After, Chain, Model};
 use super::others::PASSING;
 
@@ -41,8 +41,7 @@ pub struct Subscriber {
     is_unanswered: bool,
     /// The server has read all of its last request.
     is_attached: bool,
-    /// tidings.v1: the commands that are not answered, oldest first.
-    changes: VecDeque<(&'static str, &'static str)>,
+    changes: Changes,
     /// Its last request was refused.
     refused: bool,
     /// tidings.raw cannot say what was lost, so it was closed.
@@ -69,7 +68,7 @@ impl Subscriber {
             mute: false,
             is_unanswered: true,
             is_attached: false,
-            changes: VecDeque::new(),
+            changes: Changes::default(),
             refused: false,
             closed_for_a_loss: false,
             ended_in_calm: 0,
@@ -148,7 +147,7 @@ impl Subscriber {
             }
             Heard::Gap(gap) => count(world.coverage, format!("gap {} by {:?}", gap.reason, self.transport)),
             Heard::Subscribed { channels, .. } => {
-                self.is_as_wished(channels).map_err(|why| self.explain(why))?;
+                self.changes.made(self.chain.wanted().clone(), channels).map_err(|why| self.explain(why))?;
                 count(world.coverage, "set changed");
             }
             Heard::Ping(payload) => {
@@ -157,7 +156,7 @@ impl Subscriber {
                 }
             }
             Heard::CommandFailed { code, .. } => {
-                self.changes.pop_front().ok_or("an answer to nothing")?;
+                self.changes.refused()?;
                 self.is_excused(code, world)?;
             }
             Heard::Refused(_, code) => self.is_excused(code, world)?,
@@ -176,17 +175,6 @@ impl Subscriber {
             }
         }
         Ok(())
-    }
-
-    /// The set is now what the command has made of it.
-    fn is_as_wished(&mut self, channels: &[String]) -> Result<()> {
-        let (word, channel) = self.changes.pop_front().ok_or("an answer to nothing")?;
-        let mut wished = self.chain.wanted().clone();
-        match word {
-            "subscribe" => wished.insert(channel.to_string()),
-            _ => wished.remove(channel),
-        };
-        if wished.iter().eq(channels) { Ok(()) } else { Err(format!("{word} {channel} made {channels:?} of the set")) }
     }
 
     /// After a turn that left nothing over: whose request is read stands at the head, or before it.
@@ -267,8 +255,7 @@ impl Subscriber {
                 channel = rng.pick(&PASSING);
                 line.asked.passing = true;
             }
-            self.changes.push_back((word, channel));
-            line.out.extend(clients::client_frame(clients::TEXT, format!("{word} {channel}").as_bytes()));
+            line.out.extend(self.changes.ask(word, channel));
         }
     }
 

@@ -123,7 +123,9 @@ impl Error {
             Error::Expectation => {
                 (ExpectationFailed, "RFC 9110 10.1.1", "the only expectation that can be met is `100-continue`")
             }
-            Error::ChunkSize => (BadRequest, "RFC 9112 7.1", "a chunk size is not one to eight hex digits and CRLF"),
+            Error::ChunkSize => {
+                (BadRequest, "RFC 9112 7.1", "a chunk size is not one to eight hex digits with CRLF or ; right behind")
+            }
             Error::ChunkExtension => {
                 (BadRequest, "RFC 9112 7.1.1", "a chunk extension is not `;name`, `;name=value` or `;name=\"value\"`")
             }
