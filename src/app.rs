@@ -175,8 +175,8 @@ pub enum Transport {
 /// The embedder's hooks, to be given to [`Server::bind_app`](crate::Server::bind_app).
 ///
 /// Every method has a default, so `impl App for Mine {}` is a plain server. An app runs on the loop's
-/// thread, between two reads: what blocks here blocks every client. Of a panic
-/// [`Error::Panicked`](crate::Error::Panicked) tells. `user` is the number by which the app let a
+/// thread, between two reads: what blocks here blocks every client. If it panics, the server is over
+/// ([`Error::Panicked`](crate::Error::Panicked)). `user` is the number by which the app let a
 /// connection in ([`Access::AllowAs`]), or 0.
 pub trait App: Send {
     /// May this request do this to these channels (empty for the list)? Asked after the server's
@@ -200,7 +200,7 @@ pub trait App: Send {
 
     /// May a WebSocket be opened on a path that is not the server's own, or on `/`? `None`: there is
     /// none, and `request` is asked. It reads no channel and is told no cursor; `message` decides on what
-    /// comes. Its Origin was checked.
+    /// comes, and nothing tells of its end. Its Origin was checked.
     fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
         None
     }

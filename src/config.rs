@@ -8,9 +8,9 @@ use crate::rights::Tokens;
 
 /// What a server is told when it starts. Take `Config::default()` and change what differs.
 ///
-/// Bounds are taken as they are, and where two contradict each other the lower holds; only a budget
-/// of a turn that is 0 counts as 1. Names that can be none, and a door that stands open, are refused
-/// when the server binds ([`Error::Name`](crate::Error::Name), [`Error::Exposed`](crate::Error::Exposed)).
+/// Bounds are taken as they are, and where two contradict each other the lower holds; a budget of a
+/// turn that is 0 counts as 1. Names that are none, and a door that would stand open, are refused when
+/// the server binds ([`Error::Name`](crate::Error::Name), [`Error::Exposed`](crate::Error::Exposed)).
 ///
 /// ```
 /// let mut config = tidings::Config::default();
@@ -111,7 +111,7 @@ pub struct Config {
 
     // What all clients together may hold.
     /// Bytes of unfinished requests and messages over all connections. Default 64 MiB. Beyond it:
-    /// 503 `busy`, WebSocket 1013. Below `message_bytes_max` it is the lower bound of the two.
+    /// 503 `busy`, WebSocket 1013. If it is below `message_bytes_max`, no larger message comes in.
     pub intake_bytes_max: usize,
     /// Bytes accepted for writing and not yet taken by readers, over all connections. Default
     /// 64 MiB. Beyond it the longest-blocked connection is closed; it resumes by its cursor.

@@ -21,7 +21,7 @@
 //! in `docs/protocol.md`, what happens at each bound of [`Config`] in `docs/limits.md`.
 //!
 //! **The log.** What an operator has to act on, a limit that is reached for instance, is told to the
-//! crate `log`, and counted in `/metrics`. Without a logger the first is silent.
+//! crate `log`, and counted in `/metrics`. A program without a logger hears nothing of it.
 //!
 //! **The end.** Signals are the program's own. [`Handle::shutdown`] has the server leave in good order
 //! ([`Config::drain`]), [`Handle::stop`] at once; then [`Server::run`] returns and [`Server::turn`] says

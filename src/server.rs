@@ -140,8 +140,8 @@ impl Server {
         Server::with_listeners(listen_on_all(addresses, &config)?, config, |_| None)
     }
 
-    /// The same, with an app that has its say. It is made with a handle to its own server, for what it
-    /// publishes by itself:
+    /// The same, with an app that has its say. `app` makes it, of a handle to its own server, for what it
+    /// publishes by itself; who needs none writes `|_| Mine`.
     ///
     /// ```no_run
     /// use tidings::{App, Config, Handle, Server, Transport};
