@@ -18,6 +18,9 @@ const TOKENS_MAX: usize = 10_000;
 /// The longest token, and the longest prefix: that of a channel's name.
 const BYTES_MAX: usize = 128;
 
+/// U+FEFF. RFC 3629 6: at the beginning it is a signature, and not part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The tokens a server knows. None: everybody may do everything.
 ///
 /// ```
@@ -85,13 +88,15 @@ impl Tokens {
 
     /// Adds what the lines of a token file allow: `publish TOKEN [PREFIX]` and
     /// `subscribe TOKEN [PREFIX]`, words separated by blanks. A word that begins with `#` and all
-    /// behind it is a comment.
+    /// behind it is a comment. A byte order mark at the beginning, which some editors write, is
+    /// passed over.
     ///
     /// # Errors
     /// The first line that is wrong; or that there is no token at all. Then some may have been
     /// added: use a fresh value for each attempt.
     pub fn allow_lines(&mut self, text: &[u8]) -> Result<(), TokenFileError> {
         let before = self.counts;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         for (nth, line) in text.split(|&byte| byte == b'\n').enumerate() {
             self.allow_line(line).map_err(|error| TokenFileError { line: Some(nth + 1), error })?;
         }
@@ -440,6 +445,8 @@ mod tests {
             (b"\r\n  publish\ta  news.  # who\r\n\r\n# subscribe c\n#\n\t#x\nsubscribe b\r\n", 2),
             (b"publish a#b", 0),
             (b"publish a\npublish a", 2),
+            (b"\xef\xbb\xbfpublish a", 1),
+            (b"\xef\xbb\xbf# tokens\r\npublish a\r\n", 1),
         ] {
             let counted = lines(text).map(|tokens| tokens.publish_count() + tokens.subscribe_count());
             assert_eq!(counted.unwrap_or(0), count, "{}", text.escape_ascii());
@@ -453,7 +460,10 @@ mod tests {
             (b"publish # a", Some(1), TokenError::Words),
             (b"Publish a", Some(1), TokenError::Right),
             (b"s3cret", Some(1), TokenError::Right),
-            (b"\xef\xbb\xbfpublish a", Some(1), TokenError::Right),
+            (b"\xef\xbb\xbf", None, TokenError::Empty),
+            (b"\xef\xbb\xbf\xef\xbb\xbfpublish a", Some(1), TokenError::Right),
+            (b"publish a\n\xef\xbb\xbfpublish b", Some(2), TokenError::Right),
+            (b"\xef\xbbpublish a", Some(1), TokenError::Right),
             (b"publish=a", Some(1), TokenError::Right),
             (b"\n\npublish a:b", Some(3), TokenError::Token),
             (b"publish \xff", Some(1), TokenError::Token),

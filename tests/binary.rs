@@ -227,6 +227,60 @@ fn a_second_signal_does_not_wait_for_the_drain() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
+/// protocol: SIGHUP without a token file to be read again begins to leave as the others do; as a second signal it means nothing.
+#[cfg(unix)]
+#[test]
+fn a_terminal_that_is_gone_ends_it_in_good_order() {
+    let mut server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain-grace", "1h"]));
+    let readyz = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    server.signal("HUP");
+    server.hear("INFO  SIGHUP: draining");
+    let begin = Instant::now();
+    while !server.ask(readyz).starts_with("HTTP/1.1 503 ") {
+        assert!(begin.elapsed() < Duration::from_secs(10), "still ready");
+    }
+    // The shell says it, and the system too.
+    server.signal("HUP");
+    assert!(server.ask(readyz).contains("draining"));
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: leaving at once");
+    assert_eq!(server.exit_code(), Some(0));
+
+    let server = Running::start(tidings(&["--listen", "127.0.0.1:0", "--drain", "0"]));
+    server.signal("HUP");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+/// nohup(1) starts it with SIGHUP ignored, so that it stays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hangup_that_was_ignored_stays_so() {
+    let mut command = Command::new("sh");
+    let start = concat!("trap '' HUP; exec ", env!("CARGO_BIN_EXE_tidings"), " --listen 127.0.0.1:0 --drain 0");
+    command.args(["-c", start]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Running::start(command);
+    server.signal("HUP");
+    assert!(server.ask("GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").contains("ready\n"));
+    server.signal("TERM");
+    server.hear("INFO  SIGTERM: draining");
+    assert!(!server.banner.contains("SIGHUP"), "{}", server.banner);
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+/// Whoever starts it on a free port learns the port by them.
+#[test]
+fn without_a_log_there_are_the_first_lines_and_no_more() {
+    let mut command = tidings(&["--log", "off", "--listen", "127.0.0.1:0", "--host", "push.example.com"]);
+    command.env("TIDINGS_NONSENSE", "x");
+    let mut server = Running::start(command);
+    assert!(server.banner.starts_with("tidings "), "{}", server.banner);
+    server.signal("TERM");
+    let mut rest = String::new();
+    server.stderr.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("WARN") && !rest.contains("INFO"), "{rest}");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
 #[test]
 fn lines_of_standard_input_are_published_and_serving_goes_on() {
     let mut command = tidings(&["--listen", "127.0.0.1:0", "--stdin", "log", "--message-bytes-max", "8"]);
@@ -237,7 +291,7 @@ fn lines_of_standard_input_are_published_and_serving_goes_on() {
     input.write_all(b"one\r\nmuch too long\nb\xff\nlast").unwrap();
     drop(input);
     server.hear("line 2: 13 bytes, the limit is 8: skipped");
-    server.hear("standard input has ended after 4 lines, 3 of them published; serving goes on");
+    server.hear("standard input has ended; lines: 4, published: 3; serving goes on");
 
     let answer =
         server.ask("GET /channels/log?after=earliest&wait=0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -251,9 +305,75 @@ fn lines_of_standard_input_are_published_and_serving_goes_on() {
 #[test]
 fn a_variable_without_an_option_is_worth_a_line() {
     let mut command = tidings(&["--listen", "127.0.0.1:0"]);
-    command.env("TIDINGS_HISTORY_MESSAGE", "5");
+    // What Kubernetes sets beside a service of our name.
+    command.env("TIDINGS_HISTROY_MESSAGES", "5").env("TIDINGS_PORT_80_TCP", "x").env("TIDINGS_SERVICE_HOST", "x");
     let server = Running::start(command);
-    assert!(server.banner.contains("WARN  the variable TIDINGS_HISTORY_MESSAGE is not an option's"));
+    let line = "WARN  the variable TIDINGS_HISTROY_MESSAGES is not an option's, it has no effect; did you mean \
+                TIDINGS_HISTORY_MESSAGES?\n";
+    assert!(server.banner.starts_with(line), "{}", server.banner);
+    assert_eq!(server.banner.matches("WARN").count(), 1, "{}", server.banner);
+    let output = tidings(&["--print-config"]).env("TIDINGS_HISTROY_MESSAGES", "5").output().unwrap();
+    assert_eq!((outcome(&output).0, outcome(&output).2), (Some(0), line));
+}
+
+/// Behind a proxy everybody comes from this host.
+#[test]
+fn a_name_that_others_use_and_no_token_is_worth_a_line() {
+    let token = ["--publish-token", "t"];
+    for (arguments, warned) in [
+        (&["--host", "push.example.com"][..], true),
+        (&["--host", "push.example.com", "--subscribe-token", "t"], true),
+        (&["--host", "push.example.com", token[0], token[1]], false),
+        (&["--host", "push.example.com", "--allow-anyone-to-publish"], false),
+        (&["--host", "app.localhost", "--host", "[::1]"], false),
+        (&[], false),
+    ] {
+        let line = "WARN  --host push.example.com: behind a proxy everybody counts as this host, so anyone may publish: \
+                    set a token with --token-file, or add --allow-anyone-to-publish if that is meant\n";
+        let output = tidings(&["--print-config"]).args(arguments).output().unwrap();
+        assert_eq!(outcome(&output).2, if warned { line } else { "" }, "{arguments:?}");
+        let server = Running::start({
+            let mut command = tidings(&["--listen", "127.0.0.1:0"]);
+            command.args(arguments);
+            command
+        });
+        assert_eq!(server.banner.starts_with(line), warned, "{}", server.banner);
+    }
+}
+
+/// `--print-config` and the banner say the same of a server that has fewer descriptors than were asked for.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_shown_is_what_will_hold() {
+    let limited = |arguments: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n 300 && exec {} {arguments}", env!("CARGO_BIN_EXE_tidings"))]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    for (option, source) in [("", "default: 100000"), ("--connections-max 237", "option --connections-max: 237")] {
+        let output = limited(&format!("--print-config {option}")).output().unwrap();
+        let (code, printed, _) = outcome(&output);
+        let line = format!(
+            "connections-max             236                  {source}, but descriptors allow no more (ulimit -Hn)"
+        );
+        assert!(code == Some(0) && printed.lines().any(|printed| printed == line), "{printed}");
+        let mut server = Running::start(limited(&format!("--listen 127.0.0.1:0 {option}")));
+        server.hear("memory: at most ");
+        let bound = |text: &str, before: &str| {
+            let rest = text.split(before).nth(1).and_then(|rest| rest.split_whitespace().next());
+            rest.unwrap().parse::<u64>().unwrap()
+        };
+        assert_eq!(bound(&server.banner, "memory: at most "), bound(printed, "# memory, at most "));
+        let connections = format!(
+            "connections: at most 236; descriptors: 300, the hard limit (ulimit -Hn), too few for connections-max {}\n",
+            source.rsplit(' ').next().unwrap()
+        );
+        assert!(server.banner.contains(&connections), "{}", server.banner);
+    }
+    let output = limited("--print-config --connections-max 236").output().unwrap();
+    let line = "connections-max             236                  option --connections-max";
+    assert!(outcome(&output).1.lines().any(|printed| printed == line));
 }
 
 #[test]
@@ -396,7 +516,7 @@ fn token_files_are_read_again_at_sighup() {
     chmod("604", &path);
     server.signal("HUP");
     server.hear(&format!("WARN  the token file {path} can be read or changed by every user of this host"));
-    server.hear("INFO  tokens: 2 to publish, 1 to subscribe; 1 connections have lost their right and end");
+    server.hear("INFO  tokens: 2 to publish, 1 to subscribe; connections that have lost their right and end: 1");
     assert_eq!(statuses(&server), ["200 200 200", "403 403 403", "403 403 200", "200 200 200"]);
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use tidings::Tokens;
+
 use super::descriptors::Limits;
 
 /// What `--version` prints.
@@ -13,8 +15,28 @@ pub(crate) fn version() -> String {
 /// The crate's features and whether this program has them.
 const FEATURES: &[(&str, bool)] = &[("cli", cfg!(feature = "cli")), ("deflate", cfg!(feature = "deflate"))];
 
+/// What a client has to show to publish, and to subscribe, as curl takes it; nothing where no token is needed.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Shown {
+    publish: &'static str,
+    subscribe: &'static str,
+}
+
+impl Shown {
+    pub(crate) fn of(tokens: &Tokens) -> Shown {
+        let if_any = |count| if count > 0 { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
+        Shown { publish: if_any(tokens.publish_count()), subscribe: if_any(tokens.subscribe_count()) }
+    }
+}
+
 /// What is said once the addresses are bound.
-pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, memory_bound: usize) -> String {
+pub(crate) fn text(
+    bound: &[SocketAddr],
+    stdin: Option<&str>,
+    shown: Shown,
+    limits: &Limits,
+    memory_bound: usize,
+) -> String {
     let mut out = format!("tidings {}\n", env!("CARGO_PKG_VERSION"));
     for address in bound {
         out.push_str(&format!("listening on http://{address}\n"));
@@ -22,8 +44,8 @@ pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, m
     if let Some(&address) = bound.first() {
         let channel = stdin.unwrap_or("news");
         let url = format!("http://{}/channels/{channel}", reachable(address));
-        out.push_str(&format!("subscribe:   curl -N '{url}?transport=sse'\n"));
-        out.push_str(&format!("publish:     curl -d 'hello' '{url}'\n"));
+        out.push_str(&format!("subscribe:   curl -N{} '{url}?transport=sse'\n", shown.subscribe));
+        out.push_str(&format!("publish:     curl -d 'hello'{} '{url}'\n", shown.publish));
     }
     if let Some(channel) = stdin {
         out.push_str(&format!("each line of standard input goes to the channel {channel}\n"));
@@ -36,20 +58,20 @@ pub(crate) fn text(bound: &[SocketAddr], stdin: Option<&str>, limits: &Limits, m
     )
 }
 
-/// How many connections there is room for, and what else would be needed for those wished.
+/// How many connections there is room for, and why no more.
 fn room(limits: &Limits) -> String {
     let connections = format!("connections: at most {}", limits.connections);
     let because = match limits.descriptors {
         None => String::new(),
-        Some((before, now)) if before == now => format!("; descriptors: {now}, the hard limit"),
+        Some((before, now)) if before == now => format!("; descriptors: {now}, the hard limit (ulimit -Hn)"),
         Some((before, now)) => format!("; descriptors: {now}, raised from {before}"),
     };
-    let wished = if limits.connections < limits.wished {
-        format!(" ({} wished: raise the hard limit, ulimit -Hn)", limits.wished)
+    let too_few = if limits.connections < limits.wished {
+        format!(", too few for connections-max {}", limits.wished)
     } else {
         String::new()
     };
-    format!("{connections}{because}{wished}\n")
+    format!("{connections}{because}{too_few}\n")
 }
 
 /// An address that a client on this host can use: "all addresses" is not one.
@@ -75,7 +97,7 @@ mod tests {
     fn every_address_and_a_way_to_try() {
         let limits = Limits { connections: 100_000, wished: 100_000, descriptors: Some((1024, 1_048_576)) };
         assert_eq!(
-            text(&addresses(&["127.0.0.1:8080", "[::1]:8080"]), None, &limits, (700 << 20) + 1),
+            text(&addresses(&["127.0.0.1:8080", "[::1]:8080"]), None, Shown::default(), &limits, (700 << 20) + 1),
             format!(
                 "tidings {}\n\
                  listening on http://127.0.0.1:8080\n\
@@ -92,15 +114,36 @@ mod tests {
     #[test]
     fn all_addresses_are_tried_by_the_loopback_one() {
         let limits = Limits { connections: 960, wished: 100_000, descriptors: Some((1024, 1024)) };
-        let shown = text(&addresses(&["[::]:99"]), Some("log"), &limits, 0);
+        let shown = text(&addresses(&["[::]:99"]), Some("log"), Shown::default(), &limits, 0);
         assert!(shown.contains("listening on http://[::]:99\n"));
         assert!(shown.contains("curl -d 'hello' 'http://[::1]:99/channels/log'\n"));
         assert!(shown.contains("each line of standard input goes to the channel log\n"));
         assert!(shown.contains(
-            "connections: at most 960; descriptors: 1024, the hard limit (100000 wished: raise the hard limit, \
-             ulimit -Hn)\n"
+            "connections: at most 960; descriptors: 1024, the hard limit (ulimit -Hn), too few for connections-max \
+             100000\n"
         ));
         assert_eq!(reachable(addresses(&["0.0.0.0:1"])[0]).to_string(), "127.0.0.1:1");
         assert_eq!(reachable(addresses(&["10.0.0.1:1"])[0]).to_string(), "10.0.0.1:1");
+    }
+
+    #[test]
+    fn a_token_is_shown_where_one_is_needed() {
+        let limits = Limits { connections: 1, wished: 1, descriptors: None };
+        let header = "-H \"Authorization: Bearer $TOKEN\"";
+        for (lines, subscribe, publish) in [
+            ("publish t", "-N".into(), format!("'hello' {header}")),
+            ("subscribe t", format!("-N {header}"), "'hello'".into()),
+            ("publish t\nsubscribe u", format!("-N {header}"), format!("'hello' {header}")),
+        ] {
+            let mut tokens = Tokens::default();
+            tokens.allow_lines(lines.as_bytes()).unwrap();
+            let banner = text(&addresses(&["[::1]:99"]), None, Shown::of(&tokens), &limits, 0);
+            for line in [
+                format!("subscribe:   curl {subscribe} 'http://[::1]:99/channels/news?transport=sse'\n"),
+                format!("publish:     curl -d {publish} 'http://[::1]:99/channels/news'\n"),
+            ] {
+                assert!(banner.contains(&line), "{lines}: {banner}");
+            }
+        }
     }
 }

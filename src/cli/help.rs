@@ -2,6 +2,7 @@
 //!
 //! Invariant: no line of the help is wider than 80 columns.
 
+use super::descriptors::Limits;
 use super::options::{self, Chosen, Settings, Source, Spec};
 
 /// What `--help` prints.
@@ -36,6 +37,7 @@ Options win over variables. Lists are joined by commas in a variable.
 A TIME is in seconds or has a unit: 250ms, 15s, 5m, 1h.
 A SIZE is in bytes or has a unit: 64KiB, 16MiB, 1GiB.
 SIGTERM or SIGINT: end the connections gently and leave; twice: leave at once.
+SIGHUP: read the token files again; if there are none, leave as at SIGTERM.
 Exit codes: 0 asked to leave, 1 could not run, 2 an option is wrong.
 ";
 
@@ -88,15 +90,18 @@ fn default(spec: &Spec) -> Option<String> {
     spec.value_name().and_then(|_| spec.show(&mut Settings::default()))
 }
 
-/// What `--print-config` prints: name, value, source.
-pub(crate) fn config(Chosen { mut settings, sources }: Chosen) -> String {
+/// What `--print-config` prints: name, value, source; and what was asked for, if that is not what holds.
+pub(crate) fn config(Chosen { mut settings, sources }: Chosen, limits: &Limits) -> String {
     let mut out = String::new();
     for (spec, source) in sources {
-        let source = match source {
+        let mut source = match source {
             Source::Default => "default".into(),
             Source::Environment => format!("environment {}", spec.variable().expect("it came from there")),
             Source::Option => format!("option --{}", spec.long),
         };
+        if spec.long == "connections-max" && limits.connections < limits.wished {
+            source.push_str(&format!(": {}, but descriptors allow no more (ulimit -Hn)", limits.wished));
+        }
         let value = spec.show(&mut settings).unwrap_or_else(|| "-".into());
         out.push_str(&format!("{:<27} {value:<20} {source}\n", spec.long));
     }
@@ -106,7 +111,9 @@ pub(crate) fn config(Chosen { mut settings, sources }: Chosen) -> String {
 /// What the limits above come to, and of what: with `#`, so that no line looks like an option's.
 fn memory(settings: &Settings) -> String {
     let config = &settings.config;
-    let mut out = format!("# memory, at most            {} MiB, the sum of\n", mib(config.memory_bound()));
+    // As the banner has it: rounded up, for it is a bound.
+    let bound = config.memory_bound().div_ceil(1 << 20);
+    let mut out = format!("# memory, at most            {bound} MiB, the sum of\n");
     for (part, bytes) in config.memory_parts() {
         out.push_str(&format!("#   {part:<24} {} MiB\n", mib(bytes)));
     }
@@ -159,8 +166,10 @@ mod tests {
         let environment = |name: &str| (name == "TIDINGS_HISTORY_AGE").then(|| "900".into());
         let arguments = ["--print-config", "--host=a", "--host=b"].map(Into::into);
         let Ok(Request::PrintConfig(chosen)) = options::read(arguments, environment) else { panic!() };
-        let printed = config(chosen);
+        let limits = Limits { connections: 100_000, wished: 100_001, descriptors: None };
+        let printed = config(chosen, &limits);
         for line in [
+            "connections-max             100000               default: 100001, but descriptors allow no more (ulimit -Hn)",
             "listen                      127.0.0.1:8080       default",
             "host                        a,b                  option --host",
             "origin                      -                    default",
@@ -224,5 +233,9 @@ number of bytes or has a unit: `64KiB`, `16MiB`, `1GiB`.
 
 Answers to `--help`, `--version` and `--print-config` go to standard output, all else to standard
 error, without colour. Exit codes: 0 asked to leave, 1 could not run, 2 an option is wrong.
+
+SIGTERM or SIGINT ends the connections gently and leaves, a second one at once. SIGHUP has the token
+files read again; without any it leaves as at SIGTERM, unless it was ignored at the start, as
+nohup(1) has it.
 ";
 }

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
+use descriptors::Limits;
 use options::{Request, Settings, UsageError};
 use tidings::Server;
 use tokens::Sources;
@@ -52,30 +53,45 @@ fn answer_or_serve() -> Result<(), Failure> {
         Request::Help => answer(&help::text()),
         Request::Version => answer(&banner::version()),
         Request::PrintConfig(mut chosen) => {
-            // Only what would serve is shown.
-            chosen.settings.config.tokens = Sources::of(&chosen.settings).read().map_err(Failure::Usage)?;
-            addresses(&chosen.settings)?;
-            answer(&help::config(chosen))
+            // Only what would serve is shown, and as it would serve.
+            let (_, limits) = prepare(&mut chosen.settings)?;
+            answer(&help::config(chosen, &limits))
         }
         Request::Serve(settings) => serve(settings),
     }
 }
 
-fn serve(mut settings: Settings) -> Result<(), Failure> {
+/// Makes the settings what will hold: tokens read, connections cut to the limit of descriptors. Says what
+/// is doubtful, and where to listen, if that is allowed.
+fn prepare(settings: &mut Settings) -> Result<(Vec<SocketAddr>, Limits), Failure> {
     log_lines::start(settings.log);
     options::warn_of_unknown_variables(std::env::vars_os().map(|(name, _)| name));
+    settings.config.tokens = Sources::of(settings).read().map_err(Failure::Usage)?;
+    let limits = descriptors::raise(settings.config.connections_max);
+    settings.config.connections_max = limits.connections;
+
+    let is_meant = settings.config.tokens.publish_count() > 0 || settings.config.allow_anyone_to_publish;
+    let addresses = resolve(&settings.listen)?;
+    refuse_open_door(&addresses, is_meant)?;
+    if let Some(host) = settings.config.hosts.iter().find(|host| !is_meant && !values::is_local_host(host)) {
+        log::warn!(
+            "--host {host}: behind a proxy everybody counts as this host, so anyone may publish: set a token with \
+             --token-file, or add --allow-anyone-to-publish if that is meant"
+        );
+    }
+    Ok((addresses, limits))
+}
+
+fn serve(mut settings: Settings) -> Result<(), Failure> {
     // Before anything is announced: whoever reads the banner may send a signal at once.
     let tokens = Sources::of(&settings);
     let signals =
         signals::register(&tokens).map_err(|error| Failure::Runtime(format!("cannot receive signals: {error}")))?;
 
-    settings.config.tokens = tokens.read().map_err(Failure::Usage)?;
-    let limits = descriptors::raise(settings.config.connections_max);
-    settings.config.connections_max = limits.connections;
-
-    let addresses = addresses(&settings)?;
+    let (addresses, limits) = prepare(&mut settings)?;
     let message_bytes_max = settings.config.message_bytes_max;
     let memory_bound = settings.config.memory_bound();
+    let shown = banner::Shown::of(&settings.config.tokens);
     let server = Server::bind(&addresses[..], settings.config).map_err(|error| match error {
         tidings::Error::Bind(address, error) => {
             Failure::Runtime(format!("cannot listen on {address}: {}", explain(&error)))
@@ -83,21 +99,13 @@ fn serve(mut settings: Settings) -> Result<(), Failure> {
         error => Failure::Runtime(error.to_string()),
     })?;
 
-    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), &limits, memory_bound));
+    say(&banner::text(server.local_addrs(), settings.stdin.as_deref(), shown, &limits, memory_bound));
     let started = signals::spawn(signals, server.handle(), tokens).and_then(|()| match settings.stdin {
         Some(channel) => stdin::spawn(server.handle(), channel, message_bytes_max),
         None => Ok(()),
     });
     started.map_err(|error| Failure::Runtime(format!("cannot start a thread: {error}")))?;
     server.run().map_err(|error| Failure::Runtime(format!("the server stopped: {error}")))
-}
-
-/// Where to listen, if that is allowed.
-fn addresses(settings: &Settings) -> Result<Vec<SocketAddr>, Failure> {
-    let addresses = resolve(&settings.listen)?;
-    let is_guarded = settings.config.tokens.publish_count() > 0;
-    refuse_open_door(&addresses, is_guarded || settings.config.allow_anyone_to_publish)?;
-    Ok(addresses)
 }
 
 /// The addresses behind what `--listen` says; a name may stand for several.

@@ -144,7 +144,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "allow-anyone-to-publish",
                 Kind::Flag(|s| &mut s.config.allow_anyone_to_publish),
-                "Listen on an address that other hosts can reach, although there is no publish token.",
+                "Let other hosts reach the server, by its address or through a proxy, although there is no publish \
+                 token.",
                 "yes",
             ),
         ],
@@ -380,7 +381,8 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "log",
                 Kind::Level(|s| &mut s.log),
-                "What is said on standard error: off, error, warn, info, debug or trace. RUST_LOG is not read.",
+                "What is said on standard error: off, error, warn, info, debug or trace, behind the first lines, \
+                 which are no log. RUST_LOG is not read.",
                 "debug",
             ),
             option(
@@ -479,6 +481,10 @@ impl Spec {
             }
             Kind::Question(_) => None,
         }
+    }
+
+    fn is_flag(&self) -> bool {
+        matches!(self.kind, Kind::Flag(_))
     }
 
     fn is_secret(&self) -> bool {
@@ -619,7 +625,7 @@ pub(crate) fn read(
             Arg::Value(_) if before.is_some_and(Spec::is_secret) => {
                 return Err(UsageError("unexpected argument behind a token; give the option again for each".into()));
             }
-            argument => find(argument)?,
+            argument => find(argument, before)?,
         };
         before = Some(spec);
         let value = match spec.kind {
@@ -660,7 +666,10 @@ pub(crate) fn read(
 
 impl Wrong {
     fn at(self, place: &str) -> UsageError {
-        UsageError(format!("{place}{}: this is not right; right is {}", self.value, self.right))
+        UsageError(match self.value.is_empty() {
+            true => format!("{} needs a value: {}", place.trim_end_matches([' ', '=']), self.right),
+            false => format!("{place}{}: this is not right; right is {}", self.value, self.right),
+        })
     }
 }
 
@@ -693,23 +702,27 @@ fn utf8(spec: &Spec, place: &str, value: OsString) -> Result<String, UsageError>
     })
 }
 
-fn find(argument: Arg<'_>) -> Result<&'static Spec, UsageError> {
+/// The option that is named; `before` is the one that was named before it.
+fn find(argument: Arg<'_>, before: Option<&Spec>) -> Result<&'static Spec, UsageError> {
     let (found, text) = match argument {
         Arg::Long(name) => (specs().find(|spec| spec.long == name), format!("--{name}")),
         Arg::Short(letter) => (specs().find(|spec| spec.short == Some(letter)), format!("-{letter}")),
         Arg::Value(value) => {
             let value = value.to_string_lossy().into_owned();
-            let hint = if specs().any(|spec| spec.long == value) {
-                format!("; did you mean --{value}?")
-            } else {
-                "; every argument is an option or the value of one".into()
+            let hint = match before.filter(|spec| spec.is_flag() && values::parse_flag(&value).is_some()) {
+                Some(flag) => format!("; did you mean --{}={value}?", flag.long),
+                None if specs().any(|spec| spec.long == value) => format!("; did you mean --{value}?"),
+                None => "; every argument is an option or the value of one".into(),
             };
             return Err(UsageError(format!("unexpected argument {value}{hint}")));
         }
     };
     found.ok_or_else(|| {
-        let hint = match text.strip_prefix("--").and_then(nearest) {
-            Some(spec) => format!("; did you mean --{}?", spec.long),
+        let name = text.strip_prefix("--").unwrap_or_default();
+        let flag = specs().find(|spec| spec.is_flag() && name.strip_prefix("no-") == Some(spec.long));
+        let no = if flag.is_some() { "=no" } else { "" };
+        let hint = match flag.or_else(|| nearest(name)) {
+            Some(spec) => format!("; did you mean --{}{no}?", spec.long),
             None => String::new(),
         };
         UsageError(format!("there is no option {text}{hint}"))
@@ -757,16 +770,25 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A variable of ours that no option has is a typo, or a container platform's (`TIDINGS_PORT`):
-/// worth a line, not worth an end.
+/// A variable of ours that no option has is a typo: worth a line, not worth an end.
 pub(crate) fn warn_of_unknown_variables(names: impl Iterator<Item = OsString>) {
-    for name in names.filter_map(|name| name.into_string().ok()).filter(|name| is_unknown_variable(name)) {
-        log::warn!("the variable {name} is not an option's, it has no effect (see tidings --help)");
+    for name in names.filter_map(|name| name.into_string().ok()) {
+        if let Some(hint) = unknown_variable(&name) {
+            log::warn!("the variable {name} is not an option's, it has no effect{hint}");
+        }
     }
 }
 
-fn is_unknown_variable(name: &str) -> bool {
-    name.starts_with("TIDINGS_") && specs().all(|spec| spec.variable().as_deref() != Some(name))
+/// What may have been meant by a variable of ours that no option has.
+fn unknown_variable(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("TIDINGS_")?;
+    // Kubernetes sets `TIDINGS_PORT_8080_TCP` and the like in every container beside a service of our name.
+    let is_platforms = rest.starts_with("PORT") || rest.starts_with("SERVICE_");
+    if is_platforms || specs().any(|spec| spec.variable().as_deref() == Some(name)) {
+        return None;
+    }
+    let meant = nearest(&rest.to_ascii_lowercase().replace('_', "-")).and_then(Spec::variable);
+    Some(meant.map_or(" (see tidings --help)".into(), |meant| format!("; did you mean {meant}?")))
 }
 
 #[cfg(test)]
@@ -897,6 +919,13 @@ mod tests {
             (&["--completely-else"], "there is no option --completely-else"),
             (&["-x"], "there is no option -x"),
             (&["help"], "unexpected argument help; did you mean --help?"),
+            (&["--deflate", "no"], "unexpected argument no; did you mean --deflate=no?"),
+            (
+                &["--log-connections", "8080"],
+                "unexpected argument 8080; every argument is an option or the value of one",
+            ),
+            (&["--no-deflate"], "there is no option --no-deflate; did you mean --deflate=no?"),
+            (&["--no-listen"], "there is no option --no-listen; did you mean --listen?"),
             (&["8080"], "unexpected argument 8080; every argument is an option or the value of one"),
             (&["--print-config=x"], "--print-config takes no value, but was given x"),
             (
@@ -908,6 +937,10 @@ mod tests {
                 &["--listen=8080"],
                 "--listen 8080: this is not right; right is an address or name and a port, an IPv6 address in \
                  brackets, for example [::1]:8080",
+            ),
+            (
+                &["--history-messages="],
+                "--history-messages needs a value: a whole number from 0 to 1000000000, for example 100",
             ),
             (
                 &["--ping", "0"],
@@ -938,6 +971,11 @@ mod tests {
         assert_eq!(
             error(&[], &[("TIDINGS_LOG", "loud")]),
             "TIDINGS_LOG=loud: this is not right; right is off, error, warn, info, debug or trace, for example debug"
+        );
+        assert_eq!(
+            error(&[], &[("TIDINGS_HOST", "a,,b")]),
+            "TIDINGS_HOST needs a value: a host name without scheme, port or path, an IPv6 address in brackets, \
+             for example push.example.org"
         );
     }
 
@@ -971,9 +1009,20 @@ mod tests {
 
     #[test]
     fn only_variables_of_ours_without_an_option_are_unknown() {
-        assert!(is_unknown_variable("TIDINGS_HISTORY_MESSAGE"));
-        assert!(is_unknown_variable("TIDINGS_HELP"));
-        assert!(!is_unknown_variable("TIDINGS_HISTORY_MESSAGES"));
-        assert!(!is_unknown_variable("PATH"));
+        for (name, hint) in [
+            ("TIDINGS_HISTROY_MESSAGES", Some("; did you mean TIDINGS_HISTORY_MESSAGES?")),
+            ("TIDINGS_HISTORY_MESSAGE", Some("; did you mean TIDINGS_HISTORY_MESSAGES?")),
+            ("TIDINGS_COMPLETELY_ELSE", Some(" (see tidings --help)")),
+            // An option that has no variable.
+            ("TIDINGS_HELP", Some(" (see tidings --help)")),
+            ("TIDINGS_", Some(" (see tidings --help)")),
+            ("TIDINGS_HISTORY_MESSAGES", None),
+            ("TIDINGS_PORT", None),
+            ("TIDINGS_PORT_8080_TCP_ADDR", None),
+            ("TIDINGS_SERVICE_HOST", None),
+            ("PATH", None),
+        ] {
+            assert_eq!(unknown_variable(name).as_deref(), hint, "{name}");
+        }
     }
 }

@@ -19,9 +19,9 @@ pub(crate) fn spawn(handle: Handle, channel: String, message_bytes_max: usize) -
             Err(error) => Taken::No(error.to_string()),
         };
         match publish_lines(io::stdin().lock(), message_bytes_max, publish) {
-            Ok(Read { lines, published }) => log::info!(
-                "standard input has ended after {lines} lines, {published} of them published; serving goes on"
-            ),
+            Ok(Read { lines, published }) => {
+                log::info!("standard input has ended; lines: {lines}, published: {published}; serving goes on");
+            }
             Err(error) => log::error!("standard input cannot be read any more: {error}; serving goes on"),
         }
     })?;

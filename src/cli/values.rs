@@ -3,6 +3,7 @@
 //! Knows nothing of options. Invariant: what is shown reads back to the same value.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tidings::Tokens;
@@ -85,6 +86,14 @@ pub(crate) fn is_host_name(text: &str) -> bool {
 /// The same, or an IPv6 address in brackets.
 pub(crate) fn is_host(text: &str) -> bool {
     is_host_name(text) || is_bracketed(text)
+}
+
+/// A host that is nobody but this one. RFC 6761 6.3: `localhost` and all names below it are loopback.
+pub(crate) fn is_local_host(text: &str) -> bool {
+    match text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => text.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost")),
+    }
 }
 
 /// An origin as browsers send it: RFC 6454 6.2, scheme, host and perhaps a port, nothing behind.
@@ -222,6 +231,11 @@ mod tests {
             ),
             (is_host_name, &["push.example.org", "localhost", "10.0.0.1"], &["", "a:80", "http://a", "a/", "a b", "é"]),
             (is_host, &["localhost", "[2001:db8::1]", "[::1]"], &["", "[::1]:80", "::1", "[::1", "[a]", "[]", "a:80"]),
+            (
+                is_local_host,
+                &["localhost", "a.LocalHost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"],
+                &["push.example.org", "localhost.example.org", "10.0.0.1", "[2001:db8::1]", "notlocalhost"],
+            ),
             (
                 is_origin,
                 &["https://example.org", "http://localhost:3000", "http://[::1]:3000", "http://[::1]", "app://a"],

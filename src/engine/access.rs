@@ -208,7 +208,7 @@ impl Engine {
             }
         }
         log::info!(
-            "tokens: {} to publish, {} to subscribe; {ended} connections have lost their right and end",
+            "tokens: {} to publish, {} to subscribe; connections that have lost their right and end: {ended}",
             tokens.publish_count(),
             tokens.subscribe_count()
         );

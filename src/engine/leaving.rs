@@ -43,7 +43,7 @@ impl Engine {
         let mut moments = Deadlines::new(now);
         let spread = u64::from(ticks(self.config.drain));
         let indexes: Vec<u32> = self.connections.iter().map(|(index, _)| index).collect();
-        log::info!("leaving: {} connections end within {:?}", indexes.len(), self.config.drain);
+        log::info!("leaving: connections that end within {:?}: {}", self.config.drain, indexes.len());
         for &index in &indexes {
             moments.set(index, now + self.random.below(spread) as u32);
         }

@@ -281,7 +281,7 @@ impl Engine {
     fn over_refusal(&self, index: u32) -> Refusal {
         let message = match self.connections[index].flags.has(Flags::OVER_ADDRESS) {
             true => format!(
-                "this address has its {} connections, as many as --connections-per-address-max allows; \
+                "this address has as many connections as --connections-per-address-max allows ({}); \
                  use them, or try again later",
                 self.config.connections_per_address_max
             ),
@@ -369,6 +369,9 @@ pub(super) fn draining() -> Refusal {
 pub(super) fn channels_full(limit: usize) -> Refusal {
     Refusal::new(
         Code::ChannelsFull,
-        format!("all {limit} channels keep a message or have a subscriber; try again later, or use one of them"),
+        format!(
+            "every channel keeps a message or has a subscriber, and channels-max allows no more ({limit}); \
+             try again later, or use one of them"
+        ),
     )
 }
