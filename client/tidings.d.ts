@@ -24,6 +24,9 @@ export interface Gap {
   reason: 'evicted' | 'epoch' | 'future' | 'unknown';
 }
 
+/** A loss in its place among the messages of a loop, which has no field of theirs. */
+export type Loss = { gap: Gap } & { [field in Exclude<keyof Message, 'gap'>]?: undefined };
+
 /**
  * `connecting`: no transport has brought anything yet. `open`: messages come. `waiting`: the next
  * try comes later. `idle`: there are no channels. `closed`: for good.
@@ -53,7 +56,7 @@ export interface Options {
   after?: string;
   /** A bearer token, or what gives a fresh one when it is first needed and when the server refuses it. */
   token?: string | (() => string | Promise<string>);
-  /** Which transports may be used, the best first. Default: all three. */
+  /** Which transports may be used, the best first. Default: all three. Without `WebSocket` it is left out. */
   transports?: readonly Transport[];
   /** Closes the client when it is aborted. */
   signal?: AbortSignal;
@@ -61,7 +64,7 @@ export interface Options {
 
 export interface PublishOptions {
   event?: string;
-  /** A media type. Bytes without one are `application/octet-stream`. */
+  /** A media type. Default: that of the `Blob`; for other bytes `application/octet-stream`. */
   type?: string;
   /** The idempotency key: with the same one, the same message is published once. Default: a random one. */
   key?: string;
@@ -83,18 +86,24 @@ export interface TidingsEvents {
   error: CustomEvent<TidingsError>;
 }
 
-export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap; id?: undefined }> {
+export interface Tidings extends EventTarget, AsyncIterable<Message | Loss> {
   readonly state: State;
   /** The transport that delivers, or that did so last. */
   readonly transport: Transport | undefined;
   /** After the last message that was delivered. Keep it, and give it to `after` later. */
   readonly cursor: string | undefined;
 
-  /** Resolves when the server has taken the message, rejects with its refusal. */
+  /**
+   * Resolves when the server has taken the message, rejects with its refusal, and with a `TypeError`
+   * for other data. Before the first link is open it waits for that, if the client reads the channel
+   * and has no cursor: so the client hears what it publishes. It waits no longer than the first try
+   * of each transport.
+   */
   publish(channel: string, data: string | ArrayBuffer | ArrayBufferView | Blob, options?: PublishOptions): Promise<Published>;
   /** More channels, from the cursor on. Rejects, and changes nothing, if the server refuses them. */
   subscribe(channels: string | readonly string[]): Promise<void>;
   unsubscribe(channels: string | readonly string[]): Promise<void>;
+  /** Ends the client and every loop over it. To leave a loop by `break` does not. */
   close(): void;
 
   addEventListener<T extends keyof TidingsEvents>(
@@ -111,5 +120,8 @@ export interface Tidings extends EventTarget, AsyncIterable<Message | { gap: Gap
   removeEventListener(...listener: Parameters<EventTarget['removeEventListener']>): void;
 }
 
-/** Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. */
+/**
+ * Connects to the server at `url`: its root, such as `https://push.example.com` or `/`. Throws a
+ * `TypeError` if that is no URL, or if none of the transports is one that works here.
+ */
 export function connect(url: string | URL, options?: Options): Tidings;

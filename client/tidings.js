@@ -1,5 +1,5 @@
 // Tidings for browsers and Node: any network, nothing lost. README.md and tidings.d.ts say how to
-// use it. The server serves this file without its comment lines; without them it fits into 4 KiB.
+// use it. The server serves this file without comments and spare space; so it fits into 4 KiB.
 //
 // A reader is a cursor and a link. Links come and go, at times there are two; the cursor moves on
 // with every message, so the next link goes on exactly where the last one was. Whatever comes from
@@ -50,16 +50,18 @@ class Tidings extends EventTarget {
     super();
     this.#base = new URL(url, globalThis.location?.href).href.replace(/\/?([?#].*)?$/, '/');
     this.#channels = setOf(channels);
-    this.#transports = transports;
+    // Node has a WebSocket from version 22 on.
+    this.#transports = transports.filter(name => name !== 'websocket' || globalThis.WebSocket);
+    if (!this.#transports.length || !this.#transports.every(name => Object.hasOwn(this.#run, name)))
+      throw new TypeError('transports must be some of websocket (if there is one here), sse and poll');
     this.cursor = after;
     if (typeof token === 'function') this.#renew = token;
     else this.#token = token;
-    const until = this.#life;
     const ticking = setInterval(this.#tick, 1000);
-    until.signal.onabort = () => clearInterval(ticking);
-    globalThis.addEventListener?.('online', () => this.#relink(), until);
-    globalThis.document?.addEventListener('visibilitychange', this.#tick, until);
-    signal?.addEventListener('abort', () => this.close(), until);
+    this.#life.signal.onabort = () => clearInterval(ticking);
+    globalThis.addEventListener?.('online', () => this.#relink(), this.#life);
+    globalThis.document?.addEventListener('visibilitychange', this.#tick, this.#life);
+    signal?.addEventListener('abort', () => this.close(), this.#life);
     queueMicrotask(() => (signal?.aborted ? this.close() : this.#relink()));
   }
 
@@ -72,10 +74,19 @@ class Tidings extends EventTarget {
   }
 
   async publish(channel, data, { event, type, key = crypto.getRandomValues(new Uint32Array(4)).join('-') } = {}) {
-    if (typeof data === 'object') type ??= 'application/octet-stream';
+    if (typeof data !== 'string') {
+      if (!ArrayBuffer.isView(data) && !/(Blob|File|ArrayBuffer)]/.test({}.toString.call(data)))
+        throw new TypeError('data must be a string, bytes or a Blob; use JSON.stringify for objects');
+      type ??= data.type || 'application/octet-stream';
+      // A copy, for the caller may use its bytes again.
+      data = new Blob([data]);
+    }
+    // The first link starts at `now`, and would miss what is published before that.
+    while (!/-/.test(this.cursor) && this.#channels.has(channel) && /idle|connecting/.test(this.state))
+      await new Promise(done => this.addEventListener('state', done, { once: true }));
     let line = `publish ${path([channel])}`;
     for (const [name, value] of Object.entries({ event, type, key })) if (value) line += ` ${name}=${path([value])}`;
-    const { published, error } = await this.#command(line, data);
+    const { published, error } = await this.#command(line, '\n', data);
     if (published) return published;
     if (error?.status < 500) throw failure(error);
     // Whatever became of the command: with the same key it is the same message. The body is a Blob,
@@ -143,19 +154,20 @@ class Tidings extends EventTarget {
     this.#relink();
   }
 
-  // The answer; nothing in it if there is no WebSocket, or if it ends before.
-  #command(line, data) {
+  // The parts are a line and, to publish, a newline and the payload. Gives the answer; nothing is in
+  // it if there is no WebSocket, or if it ends before.
+  #command(...parts) {
     const link = this.#link;
     if (!link?.socket) return {};
     const ref = `${++link.refs}`;
     if (!link.answers.size) link.heard = Date.now();
-    line = `${line} ref=${ref}${data === undefined ? '' : '\n'}`;
-    link.socket.send(typeof data === 'object' ? new Blob([line, data]) : line + (data ?? ''));
+    parts[0] += ` ref=${ref}`;
+    link.socket.send(typeof parts[2] === 'object' ? new Blob(parts) : parts.join(''));
     return new Promise(answer => link.answers.set(ref, answer));
   }
 
   #turn(state) {
-    if (![state, 'closed'].includes(this.state)) this.#emit('state', (this.state = state));
+    if (this.state !== 'closed' && this.state !== state) this.#emit('state', (this.state = state));
   }
 
   #emit(type, detail) {
@@ -303,7 +315,7 @@ class Tidings extends EventTarget {
         const blocks = (rest + part).split('\n\n');
         rest = blocks.pop();
         for (const block of blocks) {
-          const { id, event, data, retry } = Object.fromEntries(block.split('\n').map(line => line.split(/: ?(.*)/s)));
+          const { id, event, data, retry } = Object.fromEntries(block.split('\n').map(line => line.split(/:\s?(.*)/s)));
           link.base = retry ?? link.base;
           // Alone, it is a farewell.
           wait = id ? undefined : retry;

@@ -22,8 +22,12 @@ pub fn channel_name(bytes: &[u8]) -> Result<&str, Refusal> {
         }
         _ => {}
     }
-    if let Some(byte) = bytes.iter().find(|&&byte| !is_channel_byte(byte)) {
-        return refuse(format!("a channel name has the byte 0x{byte:02x}; allowed are A-Z a-z 0-9 . _ : ~ @ -").into());
+    if let Some(&byte) = bytes.iter().find(|&&byte| !is_channel_byte(byte)) {
+        let found = match byte {
+            b'!'..=b'~' => format!("'{}'", char::from(byte)),
+            _ => format!("the byte 0x{byte:02x}"),
+        };
+        return refuse(format!("a channel name has {found}; allowed are A-Z a-z 0-9 . _ : ~ @ -").into());
     }
     str::from_utf8(bytes).or_else(|_| refuse("a channel name must be ASCII".into()))
 }
@@ -211,6 +215,10 @@ mod tests {
         let too_long = "x".repeat(129);
         for name in ["", ".", "..", "a b", "a/b", "a,b", "a%20b", "a\0", "a\n", "é", "a\u{7f}", &too_long] {
             assert_eq!(code(channel_name(name.as_bytes())), Code::BadChannel, "{name:?}");
+        }
+        for (name, found) in [("a/b", "'/'"), ("a%20b", "'%'"), ("a b", "the byte 0x20"), ("é", "the byte 0xc3")] {
+            let want = format!("a channel name has {found}; allowed are A-Z a-z 0-9 . _ : ~ @ -");
+            assert_eq!(channel_name(name.as_bytes()).unwrap_err().message, want);
         }
         for byte in 0..=u8::MAX {
             let allowed = matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b':' | b'~' | b'@' | b'-');

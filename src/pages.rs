@@ -27,8 +27,8 @@ pub struct Script {
     pub etag: &'static str,
 }
 
-/// The browser client: `client/tidings.js`, but for its comments and indentation, which explain
-/// it to readers and would be half of what browsers load.
+/// The browser client: `client/tidings.js`, but for its comments and spare space, which explain it
+/// to readers and would be half of what browsers load.
 pub const CLIENT: Script = Script {
     media_type: "text/javascript; charset=utf-8",
     body: &CLIENT_BODY,
@@ -46,29 +46,50 @@ const CLIENT_BODY: [u8; spare(CLIENT_SOURCE, &mut [])] = {
 };
 const CLIENT_ETAG: [u8; 18] = etag(&CLIENT_BODY);
 
-/// Copies a script but for the lines that are comments and the spaces that lines begin with, as
-/// far as `out` reaches; how many bytes that are.
+/// Copies a script, as far as `out` reaches, but for what only readers need: lines that are comments,
+/// newlines behind `,` `;` `{` and another, and outside of strings the spaces that do not part two
+/// words. How many bytes that are.
 const fn spare(source: &[u8], out: &mut [u8]) -> usize {
     let (mut from, mut to) = (0, 0);
+    // What ends the string.
+    let mut quote = None;
     while from < source.len() {
         while source[from] == b' ' {
             from += 1;
         }
         let is_comment = source[from] == b'/' && source[from + 1] == b'/';
         loop {
-            if !is_comment {
+            let byte = source[from];
+            let before = if from > 0 { source[from - 1] } else { b'\n' };
+            let is_spare = match (byte, quote) {
+                _ if is_comment => true,
+                (b'\n', _) => matches!(before, b',' | b';' | b'{' | b'\n'),
+                (b' ', None) => !(is_word(before) && is_word(source[from + 1])),
+                _ => false,
+            };
+            if !is_spare {
                 if to < out.len() {
-                    out[to] = source[from];
+                    out[to] = byte;
                 }
                 to += 1;
             }
+            quote = match (byte, quote) {
+                _ if is_comment => None,
+                (b'\'' | b'`', None) => Some(byte),
+                (_, Some(end)) if byte == end => None,
+                _ => quote,
+            };
             from += 1;
-            if source[from - 1] == b'\n' {
+            if byte == b'\n' {
                 break;
             }
         }
     }
     to
+}
+
+const fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'#')
 }
 
 /// A strong `ETag` (RFC 9110 8.8.3) from the bytes: 64 bits of FNV-1a, which tell versions apart.
@@ -93,8 +114,8 @@ pub const VIEWER: Page = Page {
     media_type: "text/html; charset=utf-8",
     body: include_bytes!("pages/viewer.html"),
     content_security_policy: "default-src 'none'; \
-        script-src 'self' 'sha256-LUFgk9cTk0Se7PEvETFOsmTxJw4hMlQB0QXyIHinwM0='; \
-        style-src 'sha256-4oCy63H+dKrMmmJMS2nBshR45/Oh9uPhY4fHjLL3goA='; \
+        script-src 'self' 'sha256-5Atepfm3+Mfm2pK6Tgw+TSqPxdGFpHkTO22/PhX+y0M='; \
+        style-src 'sha256-xoIb+Z1YxWp0H7x4caE2ozACbF/eiPpfECtLuGQPzmI='; \
         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 };
 
@@ -125,16 +146,45 @@ mod tests {
         assert_eq!(VIEWER.content_security_policy, want);
     }
 
+    fn spared(source: &str) -> String {
+        let mut out = vec![0; spare(source.as_bytes(), &mut [])];
+        spare(source.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
-    fn the_client_is_its_source_without_comments_and_indentation() {
-        let source = include_str!("../client/tidings.js");
-        let lines = source.lines().map(str::trim_start).filter(|line| !line.starts_with("//"));
-        let want: String = lines.flat_map(|line| [line, "\n"]).collect();
-        assert_eq!(str::from_utf8(CLIENT.body), Ok(&*want));
-        // So no string goes over the end of a line, or it would lose spaces.
-        for line in source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")) {
-            assert!(line.matches('`').count().is_multiple_of(2), "{line}");
+    fn what_only_readers_need_is_spared() {
+        for (source, want) in [
+            ("", ""),
+            ("// Why.\n", ""),
+            ("// It's so.\n\n  // More.\n\na = 'b';\n", "a='b';"),
+            ("if (a) {\n  b(c, d);\n}\n\ne();\n", "if(a){b(c,d);}\ne();"),
+            ("async *[a]() { }\n", "async*[a](){}\n"),
+            ("const a = typeof b in #c;\nreturn [d];\n", "const a=typeof b in #c;return[d];"),
+            ("a(' b, ', ` c ${ d } `) // e f\n", "a(' b, ',` c ${ d } `)//e f\n"),
+            ("a('` ') + ` ' `;\nb\n", "a('` ')+` ' `;b\n"),
+            ("a\n  + b\n", "a\n+b\n"),
+        ] {
+            assert_eq!(spared(source), want, "{source:?}");
         }
+    }
+
+    #[test]
+    fn the_client_is_its_source_without_comments_and_spare_space() {
+        let source = include_str!("../client/tidings.js");
+        assert_eq!(str::from_utf8(CLIENT.body), Ok(&*spared(source)));
+        let lines: Vec<&str> = source.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).collect();
+        // What would break the rule by which space is spare.
+        for line in &lines {
+            let ends = |quote| line.matches(quote).count().is_multiple_of(2);
+            assert!(ends('\'') && ends('`'), "a string goes over the end of the line, or has a quote: {line}");
+            assert!(!line.contains('"') && !line.contains("// "), "another quote, or a comment behind code: {line}");
+        }
+        // Nothing but space is gone, and none out of strings.
+        let tight = |text: &str| text.replace([' ', '\n'], "");
+        assert_eq!(tight(&spared(source)), tight(&lines.concat()));
+        let strings = |text: &str| text.split('\'').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(strings(&spared(source)), strings(&lines.concat()));
     }
 
     #[test]

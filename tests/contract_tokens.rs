@@ -84,6 +84,40 @@ fn what_each_kind_of_token_guards() {
     }
 }
 
+/// protocol: a browser whose `Accept` prefers `text/html` is told 401 and 403 by the viewer page, which asks for a token, in the place of JSON
+#[test]
+fn a_person_is_asked_for_a_token_by_the_page() {
+    let server = server(BOTH);
+    let get = |target: &str, accept: &str| server.request("GET", target).header("Accept", accept).send();
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    let page = get("/channels/a?token=s", browser);
+    assert_eq!(page.status, 200);
+    for (target, status, challenge) in [
+        ("/channels/a", 401, "Bearer"),
+        ("/channels/a?transport=view", 401, "Bearer"),
+        ("/channels/a?token=x", 403, "Bearer error=\"invalid_token\""),
+    ] {
+        let answer = get(target, browser);
+        assert_eq!((answer.status, answer.header("WWW-Authenticate")), (status, Some(challenge)), "{target}");
+        assert_eq!(answer.text(), page.text(), "{target}");
+        for name in ["Content-Type", "Content-Security-Policy", "Referrer-Policy", "Cache-Control", "Vary"] {
+            assert_eq!(answer.header(name), page.header(name), "{target}: {name}");
+        }
+    }
+    for (target, accept, want) in [
+        ("/channels/a", "*/*", REQUIRED),
+        ("/channels/a", "text/html, application/json", REQUIRED),
+        ("/channels/a?transport=view", "*/*", REQUIRED),
+        ("/channels/a?transport=poll", browser, REQUIRED),
+        ("/channels/a?token=x", "application/json", WRONG),
+        ("/channels", browser, REQUIRED),
+        ("/metrics", browser, REQUIRED),
+        ("/channels/a?after=x", browser, "400 bad_cursor"),
+    ] {
+        assert_eq!(told(&get(target, accept), "GET"), want, "{target} {accept}");
+    }
+}
+
 /// protocol: A preflight, `/`, `/tidings.js`, `/healthz` and `/readyz` need none
 #[test]
 fn what_never_needs_a_token() {

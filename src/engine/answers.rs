@@ -9,6 +9,7 @@ use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
 use crate::gap::Gap;
+use crate::pages::Page;
 use crate::protocol::http::{self, Method, RequestHead, Version};
 use crate::protocol::json;
 use crate::route::{self, CORS_EXPOSE_HEADERS};
@@ -122,10 +123,26 @@ impl Engine {
 
     /// Says why not, and what would be right.
     pub(super) fn refuse(&mut self, index: u32, reply: &Reply, refusal: &Refusal) {
-        self.count_refusal(refusal.code);
         let mut body = Vec::new();
         json::write_error(&mut body, refusal.code, &refusal.message, refusal.cursor);
-        let content = Content::json(&mut body);
+        self.refuse_with(index, reply, refusal, Content::json(&mut body), |_| {});
+    }
+
+    /// Says no to a person in a browser, by a page that is itself told why.
+    pub(super) fn refuse_by_page(&mut self, index: u32, reply: &Reply, refusal: &Refusal, page: &Page) {
+        let content = Content::of(page.media_type, page.body);
+        self.refuse_with(index, reply, refusal, content, |out| page_headers(out, page));
+    }
+
+    fn refuse_with(
+        &mut self,
+        index: u32,
+        reply: &Reply,
+        refusal: &Refusal,
+        content: Content<'_>,
+        more: impl FnOnce(&mut Vec<u8>),
+    ) {
+        self.count_refusal(refusal.code);
         self.answer(index, reply, refusal.code.status(), Some(content), |out| {
             if let Some(allow) = refusal.allow {
                 http::header(out, "Allow", allow.as_bytes());
@@ -152,6 +169,7 @@ impl Engine {
                 Code::TokenWrong => http::header(out, "WWW-Authenticate", b"Bearer error=\"invalid_token\""),
                 _ => {}
             }
+            more(out);
         });
     }
 
@@ -337,6 +355,12 @@ fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
         (true, true) => http::header(out, "Connection", b"keep-alive"),
         (true, false) => {}
     }
+}
+
+/// What a browser may do with a page.
+pub(super) fn page_headers(out: &mut Vec<u8>, page: &Page) {
+    http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
+    http::header(out, "Referrer-Policy", b"no-referrer");
 }
 
 fn vary_and_cors(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {

@@ -4,7 +4,7 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Caching, Content, Reply};
+use super::answers::{Caching, Content, Reply, page_headers};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::connection::reader::{self, Inbound, Reader};
@@ -118,6 +118,9 @@ impl Engine {
     fn refuse_request(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, refusal: &Refusal) {
         if refusal.passes() && head.method == http::Method::Get && route::wants_sse(head) {
             self.refuse_stream(index, reply, refusal);
+        } else if matches!(refusal.code, Code::TokenRequired | Code::TokenWrong) && route::wants_page(head) {
+            // The page asks the person for a token.
+            self.refuse_by_page(index, reply, refusal, &pages::VIEWER);
         } else {
             self.refuse(index, reply, refusal);
         }
@@ -240,10 +243,7 @@ impl Engine {
 
     fn answer_page(&mut self, index: u32, reply: &Reply, page: &pages::Page) {
         let content = Content::of(page.media_type, page.body);
-        self.answer(index, reply, 200, Some(content), |out| {
-            http::header(out, "Content-Security-Policy", page.content_security_policy.as_bytes());
-            http::header(out, "Referrer-Policy", b"no-referrer");
-        });
+        self.answer(index, reply, 200, Some(content), |out| page_headers(out, page));
     }
 
     /// What a browser has already it need not load again, but it asks each time.

@@ -22,7 +22,7 @@ use crate::protocol::websocket::{self, Handshake, Subprotocol};
 use negotiation::Choice;
 
 pub use bearer::token;
-pub use negotiation::wants_sse;
+pub use negotiation::{wants_page, wants_sse};
 pub use origin::{CORS_ALLOW_HEADERS, CORS_EXPOSE_HEADERS, CORS_MAX_AGE_SECONDS, Policy, PolicyError, cors_origin};
 
 /// What is to be done. Everything in it is owned: the head's bytes may be gone when a body is in.

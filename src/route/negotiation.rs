@@ -34,10 +34,20 @@ pub(super) fn choose(head: &RequestHead<'_>, asked: Option<&[u8]>) -> Result<Cho
 /// True for a request that is answered as SSE. A refusal that will pass is told it as `200` with
 /// `retry:`, because any other status stops a native EventSource for good.
 pub fn wants_sse(head: &RequestHead<'_>) -> bool {
+    wants(head, Choice::Sse)
+}
+
+/// True for a person in a browser who is to see the viewer page. Who asks for it by
+/// `transport=view` alone may be a program.
+pub fn wants_page(head: &RequestHead<'_>) -> bool {
+    by_headers(head) == Choice::View && wants(head, Choice::View)
+}
+
+fn wants(head: &RequestHead<'_>, choice: Choice) -> bool {
     head.method == Method::Get
         && matches!(Resource::at(head.path), Some(Resource::Channels(_)))
         && Query::read(head, SUBSCRIBE_PARAMETERS).and_then(|query| choose(head, query.value("transport")))
-            == Ok(Choice::Sse)
+            == Ok(choice)
 }
 
 /// The first match wins.
@@ -221,6 +231,27 @@ mod tests {
         for asked in ["", "SSE", "ws", "sse "] {
             let got = with_head("GET /channels/a", "", |head| choose(head, Some(asked.as_bytes())));
             assert_eq!(got.map_err(|refusal| refusal.code), Err(Code::BadTransport), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn who_wants_the_page() {
+        let html = "Accept: text/html,*/*;q=0.8\r\n";
+        for (line, lines, want) in [
+            ("GET /channels/a", html, true),
+            ("GET /channels/a,b?after=earliest", html, true),
+            ("GET /channels/a?transport=view", html, true),
+            ("GET /channels/a?transport=view", "", false),
+            ("GET /channels/a?transport=view", "Accept: */*\r\n", false),
+            ("GET /channels/a?transport=poll", html, false),
+            ("GET /channels/a?transport=bogus", html, false),
+            ("GET /channels/a", "", false),
+            ("HEAD /channels/a", html, false),
+            ("POST /channels/a", html, false),
+            ("GET /channels", html, false),
+            ("GET /", html, false),
+        ] {
+            assert_eq!(with_head(line, lines, wants_page), want, "{line} {lines}");
         }
     }
 

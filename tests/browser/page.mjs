@@ -134,6 +134,20 @@ const tests = {
     assert.equal(await page.locator('article').count(), 200);
   },
 
+  async 'what was kept before is one click away'(page, transport) {
+    const name = channel();
+    await post(name, 'kept');
+    await open(page, transport, name);
+    assert.equal(await page.locator('.none').innerText(), 'Nothing since you came. Show what is kept');
+    await page.getByRole('link', { name: 'Show what is kept' }).click();
+    await rows(page, ['kept']);
+    assert.ok(await page.locator('.none').isHidden());
+    const via = new URL(page.url()).searchParams.get('via');
+    assert.equal(page.url(), `${server}/channels/${name}?via=${via}&after=earliest`);
+    await page.goto(`${server}/channels/${channel()}?after=earliest`);
+    assert.equal(await page.locator('.none').innerText(), 'No message yet.');
+  },
+
   async 'a cursor of another log is told'(page, transport) {
     const name = channel();
     await post(name, 'kept');
@@ -191,6 +205,7 @@ for (const transport of transports) {
 }
 await inPage('/: three transports side by side', sideBySide);
 await inPage('/: a token is asked for when one is missing', giveToken);
+await inPage('a channel: a token is asked for when one is missing', giveTokenOfChannel);
 if ('Firefox'.includes(only)) await inFirefox();
 for (const [name, bring] of Object.entries(scenes())) await inPage(`accessible: ${name}`, page => look(page, name, bring));
 await browser.close();
@@ -259,6 +274,22 @@ async function giveToken(page) {
   await page.keyboard.press('Enter');
   await page.waitForURL(`${server}/?token=sesame&channels=${name}`);
   await page.locator('section').nth(2).locator('[data-state=Live]').waitFor();
+  assert.ok(await page.getByLabel('Token').isHidden());
+}
+
+// As a server with tokens answers: the page itself comes with 401.
+async function giveTokenOfChannel(page) {
+  await refuse(page, 401, 'a token is needed', 'token_required');
+  const path = `${server}/channels/${channel()}`;
+  await page.route(({ href }) => href === `${path}?after=earliest`, async route => route.fulfill({ response: await route.fetch(), status: 401 }));
+  await page.goto(`${path}?after=earliest`);
+  await state(page, 'Refused', /^a token is needed$/);
+  assert.ok(await page.locator('.none').isHidden());
+  await page.unrouteAll();
+  await page.getByLabel('Token').fill('sesame');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(`${path}?token=sesame&after=earliest`);
+  await state(page, 'Live', /./);
   assert.ok(await page.getByLabel('Token').isHidden());
 }
 

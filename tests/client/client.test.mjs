@@ -14,7 +14,7 @@ const source = readFileSync(new URL('../../client/tidings.js', import.meta.url),
 const page = readFileSync(new URL('../../src/pages/viewer.html', import.meta.url), 'utf8');
 
 test('the client fits into 4 KiB as it is served, and with the page into 12', () => {
-  const served = source.split('\n').map(line => line.trimStart()).filter(line => !line.startsWith('//')).join('\n');
+  const served = source.replace(/^ *\/\/.*\n/gm, '').replace(/('[^']*'|`[^`]*`)|(?<![\w#]) +| +(?![\w#])|(?<=[,;{\n])\n/g, '$1');
   const [client, viewer] = [served, page].map(text => gzipSync(text, { level: 9 }).length);
   assert.ok(client <= 4096, `${client} bytes`);
   assert.ok(client + viewer <= 12 * 1024, `${client} + ${viewer} bytes`);
@@ -95,6 +95,7 @@ function open(options) {
 const message = (seq, more) => ({ id: `7-${seq}`, channel: 'a', time: 0, data: `m${seq}`, ...more });
 const gap = (after, through, cursor, reason = 'evicted') => ({ gap: { after: `7-${after}`, through: `7-${through}`, cursor: `7-${cursor}`, reason } });
 const last = list => list.at(-1);
+const posts = () => asked.filter(({ init }) => init.method === 'POST');
 
 test('a WebSocket that says nothing gives way to SSE, that to a poll', async () => {
   const { client, only } = open({ after: '7-0' });
@@ -527,7 +528,6 @@ test('a publish that lost its WebSocket is sent again with the same key', async 
   const [, key] = sockets[0].sent[0].match(/^publish a%20b event=%C3%A4 type=text%2Fplain%3B%20charset%3Dutf-8 key=([\d-]+) ref=1\ntext$/);
   sockets[0].onclose({ code: 1006 });
   await settle();
-  const posts = () => asked.filter(({ init }) => init.method === 'POST');
   posts()[0].fail();
   await settle();
   await pass(1000);
@@ -545,11 +545,11 @@ test('a publish that lost its WebSocket is sent again with the same key', async 
 
 test('a refused publish rejects with the code, by WebSocket and by POST', async () => {
   const error = { status: 413, code: 'message_too_large', message: 'too large' };
-  const { client } = open();
+  const { client } = open({ after: '7-0' });
   await settle();
   const byPost = client.publish('a', new Uint8Array([1]));
   await settle();
-  const post = asked.find(({ init }) => init.method === 'POST');
+  const [post] = posts();
   assert.equal(post.init.headers['Content-Type'], 'application/octet-stream');
   post.answer({ error }, { status: 413 });
   await assert.rejects(byPost, error);
@@ -618,6 +618,108 @@ test('a change of channels that nobody answers is rejected in time', async () =>
   await settle();
   client.close();
   await assert.rejects(more, { name: 'AbortError' });
+});
+
+for (const [transport, bring] of Object.entries({
+  websocket: () => sockets[0].bring({ cursor: '7-0', heartbeat: 25 }),
+  sse: () => asked[0].stream().bring('retry: 1\nid: 7-0\n\n'),
+  poll: () => asked[0].answer({ cursor: '7-0', messages: [] }),
+})) {
+  test(`${transport}: what is published at once waits until the link would hear it`, async () => {
+    const { client } = open({ transports: [transport] });
+    const answers = [client.publish('a', 'first'), client.publish('a', 'second')];
+    await pass(4000);
+    assert.deepEqual([posts(), sockets.flatMap(({ sent }) => sent)], [[], []]);
+    bring();
+    await settle();
+    assert.equal(client.cursor, '7-0');
+    if (transport === 'websocket') {
+      assert.deepEqual(sockets[0].sent.map(line => line.split('\n')[1]), ['first', 'second']);
+      for (const ref of ['1', '2']) sockets[0].bring({ published: { id: `7-${ref}` }, ref });
+    } else {
+      for (const [nth, post] of posts().entries()) post.answer({ id: `7-${nth + 1}` });
+    }
+    assert.deepEqual(await Promise.all(answers), [{ id: '7-1' }, { id: '7-2' }]);
+  });
+}
+
+test('a publish waits for no link that would hear it anyway, or that does not read its channel', async () => {
+  for (const [options, channel] of [[{ after: '7-1' }, 'a'], [{}, 'b'], [{ channels: [] }, 'a']]) {
+    const { client } = open({ transports: ['sse'], ...options });
+    client.publish(channel, 'x').catch(() => {});
+    await settle();
+    assert.equal(posts().length, 1);
+    asked = [];
+  }
+});
+
+test('a publish waits no longer than the first attempts, whether they fail or are not answered', async () => {
+  for (const [wait, fail] of [[0, () => last(asked).fail()], [17_000, () => {}]]) {
+    const { client } = open({ transports: ['sse', 'poll'] });
+    const answer = client.publish('a', 'x');
+    await settle();
+    fail();
+    await settle();
+    fail();
+    await settle();
+    assert.equal(posts().length, wait ? 0 : 1);
+    await pass(wait);
+    posts()[0].answer({ id: '7-1' });
+    assert.deepEqual(await answer, { id: '7-1' });
+    client.close();
+    asked = [];
+  }
+});
+
+test('a publish that waits for its link is told why there will be none', async () => {
+  const refused = open({ transports: ['sse'] }).client.publish('a', 'x');
+  await settle();
+  asked[0].answer({ error: { status: 401, code: 'token_required', message: 'no' } }, { status: 401 });
+  await assert.rejects(refused, { code: 'token_required', final: true });
+  const { client } = open();
+  const closed = client.publish('a', 'x');
+  client.close();
+  await assert.rejects(closed, { name: 'AbortError' });
+  await assert.rejects(open({ signal: AbortSignal.abort() }).client.publish('a', 'x'), { name: 'AbortError' });
+});
+
+test('what is no text and no bytes is refused, before anything is sent', async () => {
+  const { client } = open({ channels: [] });
+  for (const data of [{ a: 1 }, ['x'], null, undefined, 7, true, 7n, Symbol('x'), () => 'x', new Date(), { size: 1, type: 'Blob' }])
+    await assert.rejects(client.publish('a', data), { name: 'TypeError', message: 'data must be a string, bytes or a Blob; use JSON.stringify for objects' });
+  await settle();
+  assert.equal(asked.length, 0);
+});
+
+test('a Blob brings its own type, unless another is given', async () => {
+  const { client } = open({ channels: [] });
+  for (const [data, type, want] of [
+    [new Blob(['x'], { type: 'image/png' }), undefined, 'image/png'],
+    [new File(['x'], 'x.txt', { type: 'text/plain;charset=utf-8' }), undefined, 'text/plain;charset=utf-8'],
+    [new Blob(['x'], { type: 'image/png' }), 'text/html', 'text/html'],
+    [new Blob(['x']), undefined, 'application/octet-stream'],
+  ]) {
+    const answer = client.publish('a', data, { type });
+    await settle();
+    assert.equal(last(asked).init.headers['Content-Type'], want);
+    last(asked).answer({ id: '7-1' });
+    await answer;
+  }
+});
+
+test('transports that there are not are refused at once', () => {
+  for (const transports of [[], ['pigeon'], ['sse', 'pigeon'], ['toString'], ['']])
+    assert.throws(() => open({ transports }), { name: 'TypeError', message: /^transports must be some of websocket .*, sse and poll$/ });
+});
+
+test('where there is no WebSocket, it is left out without a word', async () => {
+  delete globalThis.WebSocket;
+  const { only } = open({ after: '7-0' });
+  await settle();
+  asked[0].stream().bring('retry: 1\nid: 7-0\n\n');
+  await pass(40_000);
+  assert.deepEqual([asked.length, only('transport'), only('error')], [1, ['sse'], []]);
+  assert.throws(() => open({ transports: ['websocket'] }), { name: 'TypeError', message: /if there is one here/ });
 });
 
 test('bytes may come as an ArrayBuffer, a view of one, or a Blob', async () => {

@@ -1,5 +1,6 @@
 // What would be published to npm: packed, installed into an empty project, type-checked there with
-// the DOM's types and with Node's, and used from Node against a server that is killed meanwhile.
+// the DOM's types and with Node's, the documentation's snippets too, and used from Node against a
+// server that is killed meanwhile.
 //
 //     node tests/client/package.mjs target/debug/tidings
 //
@@ -9,6 +10,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -27,12 +29,23 @@ const { dependencies } = JSON.parse(readFileSync(`${project}/node_modules/tiding
 assert.equal(dependencies, undefined);
 console.log(`ok ${filename} is installed: ${files.map(({ path, size }) => `${path} ${size}`).join(', ')}`);
 
-const source = readFileSync(at('types.ts'), 'utf8').replace(/'[^']*tidings\.js'/, "'tidings-client'");
-writeFileSync(`${project}/types.ts`, source);
+const programs = { 'types.ts': readFileSync(at('types.ts'), 'utf8') };
+// The snippets as they stand, with what they leave to the reader.
+for (const path of ['README.md', 'client/README.md']) {
+  const [, ...snippets] = readFileSync(at(`../../${path}`), 'utf8').split('```js\n').map(text => text.split('```')[0]);
+  assert.ok(snippets.length > 0, path);
+  for (const [nth, snippet] of snippets.entries())
+    programs[`${path.replace('/', '-')}-${nth}.ts`] = snippet.includes('import') ? snippet : `import { connect } from '/tidings.js';\n${snippet}`;
+}
+for (const [name, text] of Object.entries(programs)) writeFileSync(`${project}/${name}`, text.replace(/'[^']*tidings\.js'/, "'tidings-client'"));
+writeFileSync(`${project}/theirs.d.ts`, `
+declare function show(channel: string, data: string | Uint8Array): void;
+declare function loadEverythingAgain(): Promise<void>;
+`);
 const modules = at('../browser/node_modules');
 for (const types of [['--lib', 'es2022,dom', '--types', ''], ['--lib', 'es2022', '--typeRoots', `${modules}/@types`, '--types', 'node']])
-  sh(`${modules}/.bin/tsc`, '--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', ...types, 'types.ts');
-console.log('ok typed, with the types of the DOM and with those of Node');
+  sh(`${modules}/.bin/tsc`, '--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', ...types, 'theirs.d.ts', ...Object.keys(programs));
+console.log(`ok typed, ${Object.keys(programs)}, with the types of the DOM and with those of Node`);
 
 const { connect } = await import(pathToFileURL(`${project}/node_modules/tidings-client/tidings.js`));
 
@@ -47,6 +60,40 @@ async function start(address = '127.0.0.1:0') {
 }
 
 let { child, url } = await start();
+
+// The client as the server serves it, without comments and spare space.
+writeFileSync(`${project}/served.js`, await (await fetch(`${url}/tidings.js`)).text());
+const served = await import(pathToFileURL(`${project}/served.js`));
+
+// The first snippet of the client's README, where the way of the link is longer than that of the
+// publish: a proxy keeps what asks for a transport until another request has come through it.
+for (const transport of ['websocket', 'sse', 'poll']) {
+  let pass;
+  const passed = new Promise(done => { pass = done; });
+  const proxy = net.createServer(socket => socket.once('data', async head => {
+    const server = net.connect(new URL(url).port, '127.0.0.1');
+    for (const side of [socket, server]) side.on('error', () => {});
+    if (/transport=/.test(head)) await passed;
+    server.write(head);
+    socket.pipe(server).pipe(socket);
+  })).listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  const way = `http://127.0.0.1:${proxy.address().port}`;
+  const news = served.connect(way, { channels: `first-${transport}`, transports: [transport] });
+  const heard = new Promise(done => news.addEventListener('message', ({ detail }) => done(detail)));
+  const published = news.publish(`first-${transport}`, 'hello');
+  await (await fetch(`${way}/healthz`, { headers: { Connection: 'close' } })).text();
+  pass();
+  const { id } = await published;
+  // Which is heard in any case.
+  await news.publish(`first-${transport}`, 'again');
+  const { id: heardId, data } = await heard;
+  assert.deepEqual([heardId, data], [id, 'hello']);
+  news.close();
+  proxy.close();
+  console.log(`ok ${transport}: a client hears what it publishes at once`);
+}
+
 const payloads = ['', 'text', 'ä\r\n\u2028 "x"\0', new Uint8Array(), Uint8Array.from({ length: 256 }, (_, n) => n), new Uint8Array(100_000).fill(200)];
 const readers = [];
 for (const transport of ['websocket', 'sse', 'poll']) {
