@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release --example echo 127.0.0.1:9001
 
-use tidings::{App, Config, Inbound, Reaction, Request, Server};
+use tidings::{Access, App, Config, Inbound, Reaction, Request, Server};
 
 /// What the largest case of such suites sends, and some more.
 const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -13,8 +13,8 @@ const SOCKET_BUFFER_BYTES: usize = 1024 * 1024;
 struct Echo;
 
 impl App for Echo {
-    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
-        true
+    fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
+        Some(Access::Allow)
     }
 
     fn message(&mut self, _message: &Inbound<'_>) -> Reaction {
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.message_bytes_max = MESSAGE_BYTES_MAX;
     config.receive_buffer_bytes = SOCKET_BUFFER_BYTES;
     config.send_buffer_bytes = SOCKET_BUFFER_BYTES;
-    let server = Server::bind_app(address, config, Echo)?;
+    let server = Server::bind_app(address, config, |_| Echo)?;
     println!("listening on http://{}", server.local_addrs()[0]);
     Ok(server.run()?)
 }

@@ -14,6 +14,11 @@ use crate::error::Refusal;
 use crate::rights::Tokens;
 
 /// A message to publish: its bytes, and what `POST` would say in headers and query.
+///
+/// ```
+/// use tidings::Publication;
+/// let price = Publication::from(r#"{"eur":3}"#).with_event("price").with_media_type("application/json");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publication {
     /// The payload, byte for byte; may be empty.
@@ -22,6 +27,20 @@ pub struct Publication {
     pub event: Option<String>,
     /// The media type, as `Content-Type`.
     pub media_type: Option<String>,
+}
+
+impl Publication {
+    /// The same with this event.
+    pub fn with_event(mut self, event: impl Into<String>) -> Publication {
+        self.event = Some(event.into());
+        self
+    }
+
+    /// The same with this media type.
+    pub fn with_media_type(mut self, media_type: impl Into<String>) -> Publication {
+        self.media_type = Some(media_type.into());
+        self
+    }
 }
 
 impl From<Vec<u8>> for Publication {

@@ -8,6 +8,10 @@ use crate::rights::Tokens;
 
 /// What a server is told when it starts. Take `Config::default()` and change what differs.
 ///
+/// Bounds are taken as they are, and where two contradict each other the lower holds; a budget of a
+/// turn that is 0 counts as 1. Names that are none, and a door that would stand open, are refused when
+/// the server binds ([`Error::Name`](crate::Error::Name), [`Error::Exposed`](crate::Error::Exposed)).
+///
 /// ```
 /// let mut config = tidings::Config::default();
 /// config.history_messages = 100;
@@ -63,8 +67,9 @@ pub struct Config {
     /// Payloads of fewer bytes are sent as they are. Default 512: compressing costs 15 us however
     /// little it is, once for all subscribers, and below a few hundred bytes saves hardly a packet.
     pub deflate_bytes_min: usize,
-    /// Connections at once. Default 100,000, or fewer by the descriptor limit. The next sixteen
-    /// are answered 503 `too_many_connections`, others closed.
+    /// Connections at once. Default 100,000. Where the system says how many descriptors may be open
+    /// (Linux: the soft limit when the server binds), it is at most that less 64, with a warning; raise the
+    /// limit before. The next sixteen are answered 503 `too_many_connections`, others closed.
     pub connections_max: usize,
     /// Connections at once from one address, an IPv6 address by the first 64 bits, for a customer
     /// has as many. Default 0: no limit, for behind a proxy every client has the proxy's address.
@@ -106,7 +111,7 @@ pub struct Config {
 
     // What all clients together may hold.
     /// Bytes of unfinished requests and messages over all connections. Default 64 MiB. Beyond it:
-    /// 503 `busy`, WebSocket 1013.
+    /// 503 `busy`, WebSocket 1013. If it is below `message_bytes_max`, no larger message comes in.
     pub intake_bytes_max: usize,
     /// Bytes accepted for writing and not yet taken by readers, over all connections. Default
     /// 64 MiB. Beyond it the longest-blocked connection is closed; it resumes by its cursor.

@@ -15,6 +15,18 @@
 //! **Threads.** A [`Server`] belongs to the thread that turns it. [`Handle`]s go anywhere. An
 //! [`App`] runs on the server's thread.
 //!
+//! **Paths.** `/channels` and all below it, `/healthz`, `/readyz`, `/metrics` and `/tidings.js` are
+//! the server's. All others are the app's, by [`App::request`] and [`App::upgrade`], or nobody's: 404.
+//! GET of `/` is the app's too; if it has nothing there, it is the playground. What a client sees is
+//! in `docs/protocol.md`, what happens at each bound of [`Config`] in `docs/limits.md`.
+//!
+//! **The log.** What an operator has to act on, a limit that is reached for instance, is told to the
+//! crate `log`, and counted in `/metrics`. A program without a logger hears nothing of it.
+//!
+//! **The end.** Signals are the program's own. [`Handle::shutdown`] has the server leave in good order
+//! ([`Config::drain`]), [`Handle::stop`] at once; then [`Server::run`] returns and [`Server::turn`] says
+//! false.
+//!
 //! **Features.** `cli` (default): what only the binary needs. `deflate` (default): compressed
 //! WebSocket messages, for two crates more. Embedders build with `default-features = false` and
 //! get seven small crates.

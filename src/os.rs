@@ -293,7 +293,7 @@ impl Os for Mio {
             resident_bytes: resident_bytes(&read("/proc/self/status")),
             cpu_us: cpu_us(&stat),
             descriptors: open_descriptors(),
-            descriptors_max: descriptors_max(&read("/proc/self/limits")),
+            descriptors_max: descriptors_max(),
             started_us: self.process_started_us,
         }
     }
@@ -407,8 +407,13 @@ fn started_us(stat: &str, machine: &str) -> Option<u64> {
     Some(booted * 1_000_000 + stat_field(stat, 22)? * TICK_US)
 }
 
+/// How many descriptors this process may have open at the moment, where the system says so.
+pub fn descriptors_max() -> Option<u64> {
+    soft_limit(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
 /// `Max open files            1024                 524288               files`: the first counts.
-fn descriptors_max(limits: &str) -> Option<u64> {
+fn soft_limit(limits: &str) -> Option<u64> {
     after(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
 }
 
@@ -448,9 +453,9 @@ mod tests {
         assert_eq!(cpu_us(stat), Some(1_680_000));
         assert_eq!(started_us(stat, "cpu 1 2\nbtime 1764000000\n"), Some(1_764_000_060_000_000));
         let limits = "Limit   Soft Limit   Hard Limit   Units\nMax open files   1024   524288   files\n";
-        assert_eq!(descriptors_max(limits), Some(1024));
+        assert_eq!(soft_limit(limits), Some(1024));
         for text in ["", ")", "x (y) S", "VmRSS:", "Max open files   unlimited", "btime x"] {
-            let told = [resident_bytes(text), cpu_us(text), started_us(text, text), descriptors_max(text)];
+            let told = [resident_bytes(text), cpu_us(text), started_us(text, text), soft_limit(text)];
             assert_eq!(told, [None; 4], "{text:?}");
         }
     }

@@ -15,23 +15,28 @@ use crate::config::Config;
 use crate::error::{Code, Refusal};
 use crate::event_loop::{EventLoop, Parts};
 use crate::names;
-use crate::os::{Mio, Patience};
+use crate::os::{self, Mio, Patience};
 use crate::rights::{Right, Tokens};
 use crate::route::PolicyError;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// Descriptors that are no connection's: the three standard streams, listeners, poll, waker, the few
+/// connections over the limit that are still answered, and some for the program around the server.
+const DESCRIPTORS_ASIDE: u64 = 64;
 
 /// Why a server cannot start, or had to stop. Its `Debug` is its sentence, for that is what a `main`
 /// that returns it prints.
 #[non_exhaustive]
 pub enum Error {
+    /// There is no address to listen on: what was given is none, or its name leads to none.
+    Address(io::Error),
     /// No socket could be opened at this address.
     Bind(SocketAddr, io::Error),
-    /// Other hosts could publish without a token: see `Config::tokens` and
-    /// `Config::allow_anyone_to_publish`.
+    /// Other hosts could publish without a token: see [`Config::tokens`] and
+    /// [`Config::allow_anyone_to_publish`].
     Exposed(SocketAddr),
-    /// A name in `Config::hosts` or `Config::origins` is none.
+    /// A name in [`Config::hosts`] or [`Config::origins`] is none.
     Name(String),
     /// The system failed in a way that no single connection explains.
     System(io::Error),
@@ -43,6 +48,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Error::Address(error) => {
+                write!(f, "no address to listen on: {error}; right is one like 127.0.0.1:8080")
+            }
             Error::Bind(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Error::Exposed(address) => write!(
                 f,
@@ -66,7 +74,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Bind(_, error) | Error::System(error) => Some(error),
+            Error::Address(error) | Error::Bind(_, error) | Error::System(error) => Some(error),
             _ => None,
         }
     }
@@ -75,7 +83,7 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         let kind = match &error {
-            Error::Bind(_, error) | Error::System(error) => error.kind(),
+            Error::Address(error) | Error::Bind(_, error) | Error::System(error) => error.kind(),
             Error::Exposed(_) | Error::Name(_) => io::ErrorKind::InvalidInput,
             Error::Panicked(_) => io::ErrorKind::Other,
         };
@@ -101,6 +109,8 @@ impl From<PolicyError> for Error {
 /// its descriptor (`AsRawFd`) to be readable, at most `next_timeout`, then call
 /// `turn(Some(Duration::ZERO))`. **After every `turn` ask `next_timeout` again; zero means: call
 /// `turn` at once**, for what is left over does not make the descriptor readable.
+///
+/// It leaves when a [`Handle`] says so. To drop it ends it at once.
 pub struct Server {
     event_loop: EventLoop<Mio>,
     handle: Handle,
@@ -123,40 +133,69 @@ impl Server {
     /// Listens on all addresses that this names. Port 0 takes a free one; `local_addrs` tells it.
     ///
     /// # Errors
-    /// `Exposed` for an address other hosts can reach, unless publishing there needs a token or the
-    /// configuration allows it; `Bind`
-    /// if the system refuses; `Name` for a host or origin in the configuration that is none.
+    /// `Address` if it names none; `Exposed` for an address other hosts can reach, unless publishing
+    /// there needs a token or the configuration allows it; `Bind` if the system refuses; `Name` for a
+    /// host or origin in the configuration that is none; `System` if the system has no room for a loop.
     pub fn bind(addresses: impl ToSocketAddrs, config: Config) -> Result<Server, Error> {
-        Server::bind_with(addresses, config, None)
+        Server::with_listeners(listen_on_all(addresses, &config)?, config, |_| None)
     }
 
-    /// The same, with an app that has its say.
+    /// The same, with an app that has its say. `app` makes it, of a handle to its own server, for what it
+    /// publishes by itself; who needs none writes `|_| Mine`.
+    ///
+    /// ```no_run
+    /// use tidings::{App, Config, Handle, Server, Transport};
+    ///
+    /// struct Porter {
+    ///     handle: Handle,
+    /// }
+    ///
+    /// impl App for Porter {
+    ///     fn subscribed(&mut self, user: u64, channels: &[&str], _transport: Transport) {
+    ///         let _ = self.handle.publish("door", format!("{user} reads {}", channels.join(",")));
+    ///     }
+    /// }
+    ///
+    /// Server::bind_app("127.0.0.1:8080", Config::default(), |handle| Porter { handle })?.run()?;
+    /// # Ok::<(), tidings::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As `bind`.
-    pub fn bind_app(addresses: impl ToSocketAddrs, config: Config, app: impl App + 'static) -> Result<Server, Error> {
-        Server::bind_with(addresses, config, Some(Box::new(app)))
+    /// As [`Server::bind`].
+    pub fn bind_app<A: App + 'static>(
+        addresses: impl ToSocketAddrs,
+        config: Config,
+        app: impl FnOnce(Handle) -> A,
+    ) -> Result<Server, Error> {
+        Server::with_listeners(listen_on_all(addresses, &config)?, config, |handle| Some(Box::new(app(handle))))
     }
 
     /// Takes over a listener that is bound and listening, from socket activation for instance.
     ///
     /// # Errors
-    /// As `bind`.
+    /// As [`Server::bind`], but for `Address` and `Bind`.
     pub fn from_listener(listener: TcpListener, config: Config) -> Result<Server, Error> {
-        Server::from_listeners(vec![listener], config, None)
+        Server::with_listeners(vec![listener], config, |_| None)
     }
 
-    fn bind_with(addresses: impl ToSocketAddrs, config: Config, app: Option<Box<dyn App>>) -> Result<Server, Error> {
-        let mut listeners = Vec::new();
-        for address in addresses.to_socket_addrs().map_err(Error::System)? {
-            // Before the first socket is open: an exposed server must not listen for a moment.
-            refuse_exposure(address, &config)?;
-            listeners.push(listen(address).map_err(|error| Error::Bind(address, error))?);
-        }
-        Server::from_listeners(listeners, config, app)
+    /// The same, with an app that has its say; see [`Server::bind_app`].
+    ///
+    /// # Errors
+    /// As [`Server::from_listener`].
+    pub fn from_listener_app<A: App + 'static>(
+        listener: TcpListener,
+        config: Config,
+        app: impl FnOnce(Handle) -> A,
+    ) -> Result<Server, Error> {
+        Server::with_listeners(vec![listener], config, |handle| Some(Box::new(app(handle))))
     }
 
-    fn from_listeners(listeners: Vec<TcpListener>, config: Config, app: Option<Box<dyn App>>) -> Result<Server, Error> {
+    fn with_listeners(
+        listeners: Vec<TcpListener>,
+        mut config: Config,
+        app: impl FnOnce(Handle) -> Option<Box<dyn App>>,
+    ) -> Result<Server, Error> {
+        config.connections_max = within_descriptors(config.connections_max);
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>().map_err(Error::System)?;
         for &address in &addresses {
@@ -169,7 +208,7 @@ impl Server {
         let commands = Arc::new(commands);
         let handle = Handle { commands: Arc::clone(&commands), message_bytes_max: config.message_bytes_max };
         let loopback = addresses.iter().map(|address| address.ip().to_canonical().is_loopback()).collect();
-        let parts = Parts { loopback, app, commands };
+        let parts = Parts { loopback, app: app(handle.clone()), commands };
         let event_loop = EventLoop::new(os, config, parts)?;
         Ok(Server { event_loop, handle, addresses, stopped: false, poisoned: None })
     }
@@ -184,7 +223,7 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Turns the loop until the server has left: `Handle::shutdown` or `Handle::stop`.
+    /// Turns the loop until the server has left: by [`Handle::shutdown`] or [`Handle::stop`].
     ///
     /// # Errors
     /// `System` if waiting for events fails; `Panicked` if the app panics, where panics unwind.
@@ -197,7 +236,7 @@ impl Server {
     /// server has left; then no further turn does anything.
     ///
     /// # Errors
-    /// As `run`. A server that has failed stays failed.
+    /// As [`Server::run`]. A server that has failed stays failed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         if let Some(message) = &self.poisoned {
             return Err(Error::Panicked(message.clone()));
@@ -233,7 +272,7 @@ impl Server {
     /// Publishes on the loop's own thread. It is delivered with the next turn.
     ///
     /// # Errors
-    /// As `Handle::publish`.
+    /// As [`Handle::publish`].
     pub fn publish(&mut self, channel: &str, message: impl Into<Publication>) -> Result<(), PublishError> {
         self.handle.publish(channel, message)
     }
@@ -281,7 +320,7 @@ impl Handle {
     /// The same, and calls back, on the server's thread, when the log has decided.
     ///
     /// # Errors
-    /// As `publish`; then the callback is dropped without being called.
+    /// As [`Handle::publish`]; then the callback is dropped without being called.
     pub fn publish_then(
         &self,
         channel: &str,
@@ -296,7 +335,7 @@ impl Handle {
     /// would wait for itself until the timeout.
     ///
     /// # Errors
-    /// As `publish`, but for `Full`; and `TimedOut`, after which the message may still be published.
+    /// As [`Handle::publish`], but for `Full`; and `TimedOut`, after which the message may still be published.
     pub fn publish_wait(
         &self,
         channel: &str,
@@ -336,7 +375,7 @@ impl Handle {
         let _ = self.commands.push(Command::SetTokens(tokens));
     }
 
-    /// Asks the server to leave in good order, within `Config::drain` and `drain_grace`.
+    /// Asks the server to leave in good order, within [`Config::drain`] and [`Config::drain_grace`].
     pub fn shutdown(&self) {
         // A server that has stopped has left.
         let _ = self.commands.push(Command::Drain);
@@ -373,6 +412,31 @@ fn check(channel: &str, message: &Publication, message_bytes_max: usize) -> Resu
         return Err(Refusal::new(Code::MessageTooLarge, text));
     }
     Ok(())
+}
+
+/// As many connections as are wished, or as there are descriptors for.
+fn within_descriptors(wished: usize) -> usize {
+    let Some(descriptors) = os::descriptors_max() else { return wished };
+    let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_ASIDE).max(1)).unwrap_or(usize::MAX);
+    if room < wished {
+        log::warn!(
+            "connections-max is {room} and not {wished}: only {descriptors} descriptors may be open (ulimit -n)"
+        );
+    }
+    room.min(wished)
+}
+
+fn listen_on_all(addresses: impl ToSocketAddrs, config: &Config) -> Result<Vec<TcpListener>, Error> {
+    let mut listeners = Vec::new();
+    for address in addresses.to_socket_addrs().map_err(Error::Address)? {
+        // Before the first socket is open: an exposed server must not listen for a moment.
+        refuse_exposure(address, config)?;
+        listeners.push(listen(address).map_err(|error| Error::Bind(address, error))?);
+    }
+    if listeners.is_empty() {
+        return Err(Error::Address(io::Error::new(io::ErrorKind::InvalidInput, "the list of them is empty")));
+    }
+    Ok(listeners)
 }
 
 fn refuse_exposure(address: SocketAddr, config: &Config) -> Result<(), Error> {

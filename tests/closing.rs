@@ -216,11 +216,11 @@ const WAYS: &[Way] = &[
 struct Closes;
 
 impl App for Closes {
-    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
-        true
+    fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
+        Some(Access::Allow)
     }
 
-    fn authorize_command(&mut self, _operation: Operation, _channels: &[&str]) -> Access {
+    fn authorize_command(&mut self, _user: u64, _operation: Operation, _channels: &[&str]) -> Access {
         Access::Allow
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clients::{Format, Frame, Frames, Heard, Offer, Reader, Transport, deflate};
 use kernel::{Kernel, Wire};
 use tidings::internals::{Command, Commands, Config, EventLoop, Parts};
-use tidings::{App, Inbound, Reaction, Request, Stats};
+use tidings::{Access, App, Inbound, Reaction, Request, Stats};
 
 const ANY: Offer = Offer { window_bits: None };
 
@@ -364,8 +364,8 @@ fn a_batch_of_large_messages_is_compressed_over_several_turns() {
 struct Echo;
 
 impl App for Echo {
-    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
-        true
+    fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
+        Some(Access::Allow)
     }
 
     fn message(&mut self, message: &Inbound<'_>) -> Reaction {

@@ -24,7 +24,7 @@ fn of_several_faults_the_first_is_told() {
     let mut config = tidings::Config::default();
     config.message_bytes_max = 4;
     (config.drain, config.drain_grace) = (Duration::from_secs(60), Duration::from_secs(60));
-    let server = tidings::Server::bind_app("127.0.0.1:0", config, Doorkeeper).expect("a free port");
+    let server = tidings::Server::bind_app("127.0.0.1:0", config, |_| Doorkeeper).expect("a free port");
     let (address, handle) = (server.local_addrs()[0], server.handle());
     let thread = std::thread::spawn(move || server.run().expect("the loop turns"));
     let moved = "\"1-0\"";

@@ -387,7 +387,7 @@ impl tidings::App for Silence {
 /// protocol: Several channels or no right: close 1008, with the reason why, cut to 123 bytes at a character
 #[test]
 fn the_embedders_reason_reaches_the_client() {
-    let server = tidings::Server::bind_app("127.0.0.1:0", tidings::Config::default(), Silence).unwrap();
+    let server = tidings::Server::bind_app("127.0.0.1:0", tidings::Config::default(), |_| Silence).unwrap();
     let (address, handle) = (server.local_addrs()[0], server.handle());
     let thread = std::thread::spawn(move || server.run());
     let mut socket = WebSocket::open(Request::new(address, "GET", "/channels/a"), &[]).ok().unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use tidings::internals::{Config, Event, EventLoop, Now, Os, Parts, Process};
-use tidings::{App, Inbound, Reaction, Request};
+use tidings::{Access, App, Inbound, Operation, Reaction, Request};
 
 /// The first connection publishes; what it gets is counted apart.
 const PUBLISHER: usize = 0;
@@ -87,7 +87,7 @@ fn allocations_of_a_publish(request: &str, subscribers: usize) -> u64 {
 
 #[test]
 fn a_request_on_a_connection_that_is_kept_allocates_nothing() {
-    let mut server = empty(Config::default());
+    let mut server = empty(Config::default(), None);
     (0..10).for_each(|_| say(&mut server, HEALTH.as_bytes()));
     let (before, counted) = (
         server.os_ref().sends_to_publisher,
@@ -103,8 +103,8 @@ fn a_request_on_a_connection_that_is_kept_allocates_nothing() {
 fn echoes_allocate_nothing_and_those_of_one_read_are_one_send() {
     struct Echo;
     impl App for Echo {
-        fn upgrade(&mut self, _: &Request<'_>) -> bool {
-            true
+        fn upgrade(&mut self, _: &Request<'_>) -> Option<Access> {
+            Some(Access::Allow)
         }
         fn message(&mut self, _: &Inbound<'_>) -> Reaction {
             Reaction::Echo
@@ -160,11 +160,31 @@ fn a_further_channel_of_a_subscriber_takes_24_bytes() {
     }
 }
 
+/// Who it is by the embedder's word; whoever is just let in pays nothing for the others.
+#[test]
+fn a_number_of_the_embedders_takes_8_bytes() {
+    struct Knows(Access);
+    impl App for Knows {
+        fn authorize(&mut self, _: &Request<'_>, _: Operation, _: &[&str]) -> Access {
+            self.0.clone()
+        }
+    }
+    for (name, request) in STREAMS.into_iter().chain([("long poll", POLL)]) {
+        let bytes = |access| {
+            let server = empty(Config::default(), Some(Box::new(Knows(access))));
+            bytes_of_each_in(server, vec![with_set(request, "a"); CROWD])
+        };
+        let (unknown, known) = (bytes(Access::Allow), bytes(Access::AllowAs(7)));
+        eprintln!("{name}: {:.1} bytes more", known - unknown);
+        assert!(unknown <= 160.0 && known - unknown <= 9.0, "{name}: {unknown:.1} and {known:.1} bytes");
+    }
+}
+
 #[test]
 fn a_kept_message_takes_96_bytes_beyond_its_payload() {
     let mut config = Config::default();
     config.history_messages = CROWD;
-    let mut server = empty(config);
+    let mut server = empty(config, None);
     // A turn's room is not a message's.
     publish(&mut server, 10);
     let counted = measure(|| (0..CROWD / 10 - 1).for_each(|_| publish(&mut server, 10)));
@@ -186,9 +206,12 @@ fn a_quiet_channel_takes_300_bytes() {
 /// What is still allocated for each of them when they have all arrived, a message after them, and
 /// the polls that it answered have come again.
 fn bytes_of_each(requests: Vec<Vec<u8>>) -> f64 {
+    bytes_of_each_in(empty(Config::default(), None), requests)
+}
+
+fn bytes_of_each_in(mut server: EventLoop<Table>, requests: Vec<Vec<u8>>) -> f64 {
     let count = requests.len();
     let is_poll = requests[0].windows(5).any(|bytes| bytes == b"wait=");
-    let mut server = empty(Config::default());
     server.os().prepare(requests);
     let counted = measure(|| {
         rest(&mut server);
@@ -204,15 +227,16 @@ fn bytes_of_each(requests: Vec<Vec<u8>>) -> f64 {
 // The server, and the system under it.
 
 /// A server with a publisher.
-fn empty(config: Config) -> EventLoop<Table> {
-    let mut server = EventLoop::new(Table::default(), config, Parts::default()).expect("the policy is empty");
+fn empty(config: Config, app: Option<Box<dyn App>>) -> EventLoop<Table> {
+    let parts = Parts { app, ..Parts::default() };
+    let mut server = EventLoop::new(Table::default(), config, parts).expect("the policy is empty");
     arrive(&mut server, vec![HEALTH.into()]);
     server
 }
 
 /// A server with a publisher and so many subscribers of channel `a`.
 fn audience(request: &str, subscribers: usize) -> EventLoop<Table> {
-    let mut server = empty(Config::default());
+    let mut server = empty(Config::default(), None);
     arrive(&mut server, vec![with_set(request, "a"); subscribers]);
     server
 }

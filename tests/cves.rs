@@ -13,7 +13,7 @@ use std::time::Duration;
 use clients::{CLOSE, Frame, Frames, TEXT, client_frame};
 use kernel::{Kernel, Wire};
 use tidings::internals::{Config, EventLoop, Parts};
-use tidings::{App, Request};
+use tidings::{Access, App, Request};
 
 const KIB: usize = 1024;
 /// RFC 6455 7.4.1.
@@ -116,8 +116,8 @@ fn lists_of_tokens_are_read_in_one_go() {
 struct Open;
 
 impl App for Open {
-    fn upgrade(&mut self, _request: &Request<'_>) -> bool {
-        true
+    fn upgrade(&mut self, _request: &Request<'_>) -> Option<Access> {
+        Some(Access::Allow)
     }
 }
 

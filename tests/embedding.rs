@@ -15,8 +15,8 @@ use std::time::Duration;
 use clients::{BINARY, TEXT, client_frame};
 use common::http::Request;
 use tidings::{
-    Access, App, Code, Config, Error, Inbound, NoApp, Operation, Publication, PublishError, Published, Reaction,
-    Response, Server, Transport,
+    Access, App, Code, Config, Error, Handle, Inbound, NoApp, Operation, Publication, PublishError, Published,
+    Reaction, Response, Server, Transport,
 };
 
 /// Answers some paths, and panics at one.
@@ -28,13 +28,9 @@ impl App for Site {
             "/own" => {
                 let own = request.header("x-own").map(String::from_utf8_lossy);
                 let (method, query, length) = (request.method(), request.query(), request.body().len());
-                let mut response = Response::new("text/plain", format!("{method} {query:?} {own:?} {length}"));
-                for (name, value) in [("X-Own", "yes"), ("Content-Length", "999"), ("Not a name", "x"), ("", "x")] {
-                    response.headers.push((name.to_owned(), value.to_owned()));
-                }
-                Some(response.with_status(201))
+                let response = Response::new("text/plain", format!("{method} {query:?} {own:?} {length}"));
+                Some(response.with_status(201).with_header("X-Own", "yes"))
             }
-            "/no-status" => Some(Response::new("text/plain", "x").with_status(99)),
             "/panic" => panic!("on purpose"),
             _ => None,
         }
@@ -43,18 +39,152 @@ impl App for Site {
 
 #[test]
 fn an_app_answers_what_is_no_path_of_the_server() {
-    let server = Server::bind_app("127.0.0.1:0", Config::default(), Site).expect("a free port");
+    let server = Server::bind_app("127.0.0.1:0", Config::default(), |_| Site).expect("a free port");
     let (address, handle) = (server.local_addrs()[0], server.handle());
     let thread = std::thread::spawn(move || server.run().expect("the loop turns"));
     let answer = Request::new(address, "GET", "/own?a=b").header("X-Own", "1").send();
     assert_eq!((answer.status, answer.header("Content-Type")), (201, Some("text/plain")));
     assert_eq!(String::from_utf8_lossy(&answer.body), "GET Some(\"a=b\") Some(\"1\") 0");
     assert_eq!(answer.header("X-Own"), Some("yes"));
-    assert_eq!((answer.header("Not a name"), answer.header("Content-Length")), (None, Some("27")));
-    assert_eq!(Request::new(address, "GET", "/no-status").send().status, 500);
     assert_eq!(Request::new(address, "GET", "/nothing").send().status, 404);
     handle.stop();
     thread.join().expect("the server's thread ended without a panic");
+}
+
+/// Answers everything with this.
+struct Gives(Response);
+
+impl App for Gives {
+    fn request(&mut self, _: &tidings::Request<'_>) -> Option<Response> {
+        Some(self.0.clone())
+    }
+}
+
+/// What its answer holds may come from a client. It stays one answer, in every build; and the first
+/// of a server that was none is told in the log.
+#[test]
+fn whatever_an_app_gives_is_one_answer() {
+    struct Lines(Mutex<Vec<String>>);
+    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+    impl log::Log for Lines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            self.0.lock().expect("nobody panicked").push(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    log::set_logger(&LINES).expect("no other test of this file listens");
+    log::set_max_level(log::LevelFilter::Warn);
+
+    let text = |body| Response::new("text/plain", body);
+    let body = "Content-Type: text/plain|Content-Length: 1||b";
+    let with = |name: &str, value: &str| text("b").with_header(name, value);
+    let mut lines_heard = 0;
+    for (given, want, is_told) in [
+        (text("b"), format!("200 OK|{body}"), false),
+        (
+            Response::new("text/plain; a=\u{e9}", "b"),
+            format!("200 OK|{}", body.replace("plain", "plain; a=\u{e9}")),
+            false,
+        ),
+        (with("X-A", "a\tb \u{e9}"), format!("200 OK|X-A: a\tb \u{e9}|{body}"), false),
+        (with("X-A", ""), format!("200 OK|X-A: |{body}"), false),
+        (with("content-LENGTH", "9"), format!("200 OK|{body}"), false),
+        (with("Transfer-Encoding", "chunked").with_header("X-A", "1"), format!("200 OK|X-A: 1|{body}"), false),
+        (with("cache-control", "max-age=9"), format!("200 OK|cache-control: max-age=9|{body}"), false),
+        // What would be another line, or another answer.
+        (with("X-A", "1\r\n\r\nHTTP/1.1 200 OK"), format!("200 OK|{body}"), true),
+        (with("X-A", "1\nX-B: 2").with_header("X-C", "3"), format!("200 OK|X-C: 3|{body}"), true),
+        (with("X-A", "\0"), format!("200 OK|{body}"), true),
+        (with("X-A", "\x7f"), format!("200 OK|{body}"), true),
+        (with("X-A: 1\r\nX-B", "2"), format!("200 OK|{body}"), true),
+        (with("", "2"), format!("200 OK|{body}"), true),
+        (with("X\u{e9}", "2"), format!("200 OK|{body}"), true),
+        (Response::new("text/plain\r\nX: y", "b"), format!("200 OK|{}", body.replace("text/plain", OCTETS)), true),
+        (Response::new("", "b"), format!("200 OK|{}", body.replace("text/plain", OCTETS)), true),
+        // What is no status of an answer, and what has no body.
+        (text("b").with_status(99), format!("500 Internal Server Error|{body}"), true),
+        (text("b").with_status(101), format!("500 Internal Server Error|{body}"), true),
+        (text("b").with_status(600), format!("500 Internal Server Error|{body}"), true),
+        (text("b").with_status(599), format!("599 |{body}"), false),
+        (Response::new("", "HTTP/1.1 200 OK\r\n").with_status(204), "204 No Content||".to_owned(), false),
+        (Response::new("", "HTTP/1.1 200 OK\r\n").with_status(205), "205 |Content-Length: 0||".to_owned(), false),
+        (Response::new("", "HTTP/1.1 200 OK\r\n").with_status(304), "304 Not Modified||".to_owned(), false),
+    ] {
+        let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Gives(given.clone()))));
+        let wire = server.connect();
+        // Twice: what follows an answer is the next, and told once is enough.
+        server.send(wire, &b"GET /own HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2));
+        let answers = String::from_utf8(server.receive(wire)).expect("the app gives text");
+        let own = ["Date: ", "Cache-Control: no-store", "X-Content-Type-Options: nosniff"];
+        let lines = answers.split("\r\n").filter(|line| !own.iter().any(|name| line.starts_with(name)));
+        let seen = lines.collect::<Vec<_>>().join("|");
+        assert_eq!(seen, format!("HTTP/1.1 {want}").repeat(2), "{given:?}");
+        let may_be_kept = given.headers.iter().any(|(name, _)| name == "cache-control");
+        assert_eq!(answers.contains("no-store"), !may_be_kept, "{given:?}");
+
+        let mut heard = LINES.0.lock().expect("nobody panicked");
+        heard.retain(|line| line.starts_with("an app's answer has "));
+        assert_eq!(heard.len(), lines_heard + usize::from(is_told), "{given:?}: {heard:?}");
+        lines_heard = heard.len();
+        assert!(heard.iter().all(|line| !line.contains(char::is_control)), "{heard:?}");
+    }
+}
+
+const OCTETS: &str = "application/octet-stream";
+
+/// RFC 9110 9.3.2: "The HEAD method is identical to GET except that the server MUST NOT send content in
+/// the response."
+#[test]
+fn head_is_get_without_the_body() {
+    struct Heads;
+    impl App for Heads {
+        fn request(&mut self, request: &tidings::Request<'_>) -> Option<Response> {
+            match (request.method(), request.path()) {
+                ("GET", "/page" | "/both") => Some(Response::new("text/plain", "a page")),
+                ("HEAD", "/both") => Some(Response::new("text/plain", "short")),
+                _ => None,
+            }
+        }
+    }
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Heads)));
+    for (target, status, length) in [("/page", 200, "6\r\n"), ("/both", 200, "5\r\n"), ("/nothing", 404, "1")] {
+        let wire = server.connect();
+        server.send(wire, format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        let answer = String::from_utf8(server.receive(wire)).expect("text");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(answer.contains(&format!("\r\nContent-Length: {length}")), "{target}: {answer}");
+    }
+}
+
+/// protocol: the playground, unless the program that embeds the server has an answer of its own
+#[test]
+fn an_app_may_have_a_page_of_its_own_at_the_root() {
+    struct Home(bool);
+    impl App for Home {
+        fn request(&mut self, request: &tidings::Request<'_>) -> Option<Response> {
+            let home = Response::new("text/html", format!("{} {:?}", request.path(), request.query()));
+            self.0.then_some(home)
+        }
+    }
+    for has_one in [true, false] {
+        let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Home(has_one))));
+        let mut ask = |request: &str| {
+            let wire = server.connect();
+            server.send(wire, format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+            String::from_utf8(server.receive(wire)).expect("text")
+        };
+        assert_eq!(ask("GET /?a").ends_with("\r\n\r\n/ Some(\"a\")"), has_one);
+        assert_eq!(ask("GET /").contains("<!doctype html>"), !has_one);
+        assert_eq!(ask("HEAD /").contains("\r\nContent-Length: 6\r\n"), has_one);
+        // The rest is the server's own, whatever an app would say.
+        assert!(ask("POST /").starts_with("HTTP/1.1 405 "));
+        for target in ["/channels", "/channels/a?wait=0", "/tidings.js", "/healthz", "/readyz", "/metrics"] {
+            assert!(!ask(&format!("GET {target}")).contains("text/html"), "{target}");
+        }
+    }
 }
 
 /// Says of each request what it was asked about, and denies it.
@@ -105,18 +235,18 @@ impl Doorman {
 }
 
 impl App for Doorman {
-    fn authorize_command(&mut self, operation: Operation, channels: &[&str]) -> Access {
+    fn authorize_command(&mut self, _user: u64, operation: Operation, channels: &[&str]) -> Access {
         match channels.iter().find(|name| !name.starts_with("open")) {
             None => Access::Allow,
             Some(name) => Access::Deny(format!("{operation:?} in {name}: ask the doorman")),
         }
     }
 
-    fn subscribed(&mut self, channels: &[&str], transport: Transport) {
+    fn subscribed(&mut self, _user: u64, channels: &[&str], transport: Transport) {
         self.note("+", channels, transport);
     }
 
-    fn unsubscribed(&mut self, channels: &[&str], transport: Transport) {
+    fn unsubscribed(&mut self, _user: u64, channels: &[&str], transport: Transport) {
         self.note("-", channels, transport);
     }
 }
@@ -205,6 +335,134 @@ fn an_app_hears_who_comes_and_who_goes() {
     assert_eq!(news(), ["- open.a Sse"]);
 }
 
+/// Knows people by the number of `?user=`, and hears which it is told.
+struct Counter(Arc<Mutex<Vec<String>>>);
+
+impl Counter {
+    fn note(&self, what: &str, user: u64) {
+        self.0.lock().expect("nobody panicked").push(format!("{what} {user}"));
+    }
+
+    fn access(request: &tidings::Request<'_>) -> Access {
+        let user = request.query().and_then(|query| query.rsplit_once("user="));
+        match user.map(|(_, number)| number.parse()) {
+            None => Access::Allow,
+            Some(Ok(user)) => Access::AllowAs(user),
+            Some(Err(_)) => Access::Deny("user must be a number".to_owned()),
+        }
+    }
+}
+
+impl App for Counter {
+    fn authorize(&mut self, request: &tidings::Request<'_>, operation: Operation, _: &[&str]) -> Access {
+        match operation {
+            Operation::Subscribe => Counter::access(request),
+            // Who it is was said for reading.
+            _ => Access::AllowAs(99),
+        }
+    }
+
+    fn authorize_command(&mut self, user: u64, operation: Operation, _: &[&str]) -> Access {
+        self.note(&format!("{operation:?}"), user);
+        Access::AllowAs(98)
+    }
+
+    fn upgrade(&mut self, request: &tidings::Request<'_>) -> Option<Access> {
+        (request.path() != "/none").then(|| Counter::access(request))
+    }
+
+    fn message(&mut self, message: &Inbound<'_>) -> Reaction {
+        self.note("message", message.user);
+        if message.payload == b"publish" { Reaction::Publish } else { Reaction::Ignore }
+    }
+
+    fn subscribed(&mut self, user: u64, _: &[&str], _: Transport) {
+        self.note("+", user);
+    }
+
+    fn unsubscribed(&mut self, user: u64, _: &[&str], _: Transport) {
+        self.note("-", user);
+    }
+}
+
+/// Every hook is told who it is that speaks, comes or goes.
+#[test]
+fn an_app_knows_a_connection_by_a_number_of_its_own() {
+    let heard = Arc::default();
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Counter(Arc::clone(&heard)))));
+    let news = move || std::mem::take(&mut *heard.lock().expect("nobody panicked"));
+
+    let ann = server.websocket(&format!("/channels/a?user={}", u64::MAX), Some("tidings.v1"));
+    let ben = server.websocket("/channels/a?user=7", None);
+    let nobody = server.websocket("/channels/a", None);
+    assert_eq!(news(), [format!("+ {}", u64::MAX).as_str(), "+ 7", "+ 0"]);
+    for (command, told) in
+        [("subscribe b", &["Subscribe", "+"][..]), ("publish a\nx", &["Publish"]), ("unsubscribe b", &["-"])]
+    {
+        server.send(ann.wire, &client_frame(TEXT, command.as_bytes()));
+        assert_eq!(news(), told.iter().map(|what| format!("{what} {}", u64::MAX)).collect::<Vec<_>>(), "{command}");
+    }
+    server.send(ben.wire, &client_frame(TEXT, b"x"));
+    server.send(nobody.wire, &client_frame(TEXT, b"x"));
+    assert_eq!(news(), ["message 7", "message 0"]);
+    // The next on a slot that came free is somebody else.
+    for wire in [ben.wire, nobody.wire, ann.wire] {
+        server.turns.os().reset(wire);
+        server.settle();
+    }
+    assert_eq!(news(), ["- 7".to_owned(), "- 0".to_owned(), format!("- {}", u64::MAX)]);
+    let next: Vec<_> = (0..3).map(|_| server.websocket("/channels/a", None)).collect();
+    assert_eq!(news(), ["+ 0"; 3]);
+    server.send(next[0].wire, &client_frame(TEXT, b"x"));
+    assert_eq!(news(), ["message 0"]);
+
+    // Each poll of a connection says it anew.
+    let poll = server.connect();
+    for (query, user) in [("?wait=0&user=5", "5"), ("?wait=0", "0"), ("?wait=0&user=6", "6")] {
+        server.send(poll, &clients::get("a", query, ""));
+        assert_eq!(news(), [format!("+ {user}"), format!("- {user}")]);
+    }
+    let stream = server.connect();
+    server.send(stream, &clients::get("a", "?transport=sse&user=8", ""));
+    server.turns.os().close_client(stream);
+    server.settle();
+    assert_eq!(news(), ["+ 8", "- 8"]);
+}
+
+/// A WebSocket of the app's own: none, one, one of somebody, or the reason why not.
+#[test]
+fn an_app_opens_websockets_on_its_own_paths() {
+    let heard = Arc::default();
+    let mut server = wire::Server::start_with(|_| {}, Some(Box::new(Counter(Arc::clone(&heard)))));
+    let news = move || std::mem::take(&mut *heard.lock().expect("nobody panicked"));
+    for (target, told) in [("/", "message 0"), ("/x?user=1", "message 1"), ("/y?user=2", "message 2")] {
+        let mut socket = server.websocket(target, None);
+        server.send(socket.wire, &client_frame(TEXT, b"hello"));
+        assert_eq!((news(), socket.heard(&mut server)), (vec![told.to_owned()], vec![]), "{target}");
+        server.send(socket.wire, &client_frame(TEXT, b"publish"));
+        let closed = "close 1008 this connection reads no channel, so there is none to publish to";
+        assert_eq!((news(), socket.heard(&mut server)), (vec![told.to_owned()], vec![closed.to_owned()]), "{target}");
+    }
+    let upgrade = String::from_utf8(clients::upgrade("a", "", None)).expect("ASCII");
+    let foreign = upgrade.replacen("\r\n", "\r\nOrigin: https://evil.example\r\n", 1);
+    for (request, target, want) in [
+        (&upgrade, "/x?user=me", "HTTP/1.1 403 Forbidden\r\n"),
+        (&upgrade, "/none", "HTTP/1.1 404 Not Found\r\n"),
+        (&upgrade, "/tidings.js", "HTTP/1.1 200 OK\r\n"),
+        (&upgrade, "/healthz", "HTTP/1.1 200 OK\r\n"),
+        (&foreign, "/x", "HTTP/1.1 403 Forbidden\r\n"),
+        (&foreign, "/", "HTTP/1.1 403 Forbidden\r\n"),
+        (&foreign, "/tidings.js", "HTTP/1.1 200 OK\r\n"),
+    ] {
+        let wire = server.connect();
+        server.send(wire, request.replacen("/channels/a", target, 1).as_bytes());
+        let answer = String::from_utf8_lossy(&server.receive(wire)).into_owned();
+        assert!(answer.starts_with(want), "{target}: {answer}");
+        let says_why = r#""code":"not_allowed","message":"user must be a number""#;
+        assert_eq!(answer.contains(says_why), target.ends_with("=me"), "{answer}");
+    }
+}
+
 /// Does with a message what its first word says.
 struct Reacts;
 
@@ -263,7 +521,7 @@ fn an_app_decides_what_becomes_of_a_message() {
 
 #[test]
 fn a_server_whose_app_panicked_stays_failed_and_says_why() {
-    let mut server = Server::bind_app("127.0.0.1:0", Config::default(), Site).expect("a free port");
+    let mut server = Server::bind_app("127.0.0.1:0", Config::default(), |_| Site).expect("a free port");
     let mut client = TcpStream::connect(server.local_addrs()[0]).expect("it listens");
     client.write_all(b"GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("there is room");
     let error = loop {
@@ -281,8 +539,46 @@ fn a_server_whose_app_panicked_stays_failed_and_says_why() {
     assert_eq!(refused.to_string(), "the server has stopped");
 }
 
+/// An app publishes by itself, with the handle it was made with.
+#[test]
+fn an_app_is_made_with_a_handle_to_its_server() {
+    struct Porter(Handle);
+    impl App for Porter {
+        fn subscribed(&mut self, _: u64, channels: &[&str], _: Transport) {
+            if channels != ["door"] {
+                self.0.publish("door", channels.join(",")).expect("there is room");
+            }
+        }
+    }
+    let listener = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    for server in [
+        Server::bind_app("127.0.0.1:0", Config::default(), Porter),
+        Server::from_listener_app(listener(), Config::default(), Porter),
+    ] {
+        let server = server.expect("a free port");
+        let (address, handle) = (server.local_addrs()[0], server.handle());
+        let thread = std::thread::spawn(move || server.run().expect("the loop turns"));
+        Request::new(address, "GET", "/channels/a,b?wait=0").send();
+        let told = Request::new(address, "GET", "/channels/door?after=earliest").send().json();
+        assert_eq!(told["messages"][0]["data"].str(), "a,b");
+        handle.stop();
+        thread.join().expect("the server's thread ended without a panic");
+    }
+}
+
 #[test]
 fn why_a_server_cannot_start() {
+    for (error, begins) in [
+        (Server::bind("127.0.0.1", Config::default()), "no address to listen on: invalid socket address; right is "),
+        (Server::bind("no such host:80", Config::default()), "no address to listen on: "),
+        (Server::bind(&[][..], Config::default()), "no address to listen on: the list of them is empty; right is "),
+    ] {
+        let error = error.expect_err("there is no address");
+        assert!(matches!(error, Error::Address(_)) && error.source().is_some(), "{error}");
+        assert!(error.to_string().starts_with(begins), "{error}");
+        assert!(error.to_string().ends_with("one like 127.0.0.1:8080"), "{error}");
+    }
+
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("an address");
     let error = Server::bind(address, Config::default()).expect_err("the port is taken");
@@ -337,9 +633,7 @@ fn a_publish_of_the_program_is_refused_like_any_other() {
         Err(PublishError::Refused(refusal)) => refusal.code,
         other => panic!("{other:?}"),
     };
-    let mut message = Publication::from("x");
-    message.event = Some("price".to_owned());
-    message.media_type = Some("text/csv".to_owned());
+    let message = Publication::from("x").with_event("price").with_media_type("text/csv");
     let published = publish("a", message).expect("there is room");
     let answer = server.poll("a", "earliest");
     let kept = &answer["messages"][0];

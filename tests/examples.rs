@@ -28,8 +28,11 @@ struct Example {
 impl Example {
     /// Starts it on a free port and waits until it says which.
     fn start(name: &str) -> Example {
-        let mut child = Command::new(path(name))
-            .arg("127.0.0.1:0")
+        Example::start_as(name, Command::new(path(name)).arg("127.0.0.1:0"))
+    }
+
+    fn start_as(name: &str, command: &mut Command) -> Example {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -103,21 +106,57 @@ fn app_has_its_say() {
     assert_eq!(refused.message(), "say who you are: X-User");
     assert_eq!(room("DELETE").header("X-User", "ann").send().message(), "nobody throws messages away");
     assert_eq!(room("POST").header("X-User", "ann").body("hello").send().status, 200);
-    assert_eq!(example.request("GET", "/about").send().text(), "guests: 0\n");
+    assert_eq!(example.request("GET", "/about").send().text(), "readers: 0\n");
     assert_eq!(example.request("GET", "/nowhere").send().status, 404);
 
     let mut ann = WebSocket::open(room("GET").header("X-User", "ann"), &["tidings.raw"]).expect("101");
     let mut listener = example.websocket("/channels/noise", &[]);
     assert!(matches!(listener.next_frame(), Some(Frame::Text(cursor)) if cursor.starts_with("{\"cursor\":")));
-    assert_eq!(example.request("GET", "/about").send().text(), "guests: 2\n");
+    assert_eq!(example.request("GET", "/about").send().text(), "readers: 2\n");
     ann.send_text("ping");
     assert_eq!(ann.next_frame(), Some(Frame::Text("pong".into())));
     ann.send_text("to the room");
-    assert_eq!(ann.next_frame(), Some(Frame::Text("to the room".into())));
+    assert_eq!(ann.next_frame(), Some(Frame::Text("ann: to the room".into())));
     ann.send_binary(b"loud");
     assert_eq!(listener.next_json()["data"], "loud");
     ann.send_text("bye");
     assert_eq!(ann.next_frame(), Some(Frame::Close(Some(1000), "see you".into())));
+}
+
+/// 64 of the descriptors that may be open are no connection's; `tidings_connections_max` is a limit
+/// that can be reached.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_library_has_no_more_connections_than_descriptors() {
+    let limited = "ulimit -Sn 256 && exec \"$0\" 127.0.0.1:0";
+    let example = Example::start_as("embed", Command::new("sh").args(["-c", limited]).arg(path("embed")));
+    let metrics = example.request("GET", "/metrics").send().text().to_owned();
+    for line in ["tidings_connections_max 192\n", "process_max_fds 256\n"] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+}
+
+/// An app hears of each channel of a connection that it comes and that it goes, however many at a time.
+#[test]
+fn app_counts_channels_that_come_together_and_go_one_by_one() {
+    let example = Example::start("app");
+    let readers = || example.request("GET", "/about").send().text().to_owned();
+    let mut socket = example.websocket("/channels/room,b", &["tidings.v1"]);
+    assert!(matches!(socket.next_frame(), Some(Frame::Text(cursor)) if cursor.starts_with("{\"cursor\":")));
+    assert_eq!(readers(), "readers: 2\n");
+    for (command, subscribed, want) in [
+        ("unsubscribe b", &["room"][..], "readers: 1\n"),
+        ("subscribe b,c,room", &["b", "c", "room"], "readers: 3\n"),
+        ("unsubscribe b,c", &["room"], "readers: 1\n"),
+        ("unsubscribe room", &[], "readers: 0\n"),
+    ] {
+        socket.send_text(command);
+        let answer = socket.next_json();
+        let set: Vec<&str> = answer["subscribed"].array().iter().map(json::Value::str).collect();
+        assert_eq!((set.as_slice(), readers().as_str()), (subscribed, want), "{command}");
+    }
+    socket.send_text("publish room\nx");
+    assert_eq!(socket.next_json()["error"]["code"], "not_allowed");
 }
 
 /// A host that asks `next_timeout` once too seldom leaves requests unread for ever: a turn reads

@@ -15,6 +15,15 @@ use crate::protocol::websocket::CloseCode;
 use crate::rights::{Denied, Right, TokenKey, Tokens};
 use crate::route::{self, Action, SubscribeRequest, Transport};
 
+/// By what a request may do what it asks for.
+#[derive(Copy, Clone)]
+pub(super) struct Admission {
+    /// The token that it showed, if it needed one.
+    pub token: Option<TokenKey>,
+    /// Who it is by the embedder's word; 0 if that was no more than yes.
+    pub user: u64,
+}
+
 /// The tokens, and who came in by which.
 #[derive(Default)]
 pub(super) struct Access {
@@ -22,19 +31,38 @@ pub(super) struct Access {
     /// By connection: the key of the token it subscribed with. No longer than the last that has
     /// one, so that it costs nothing without tokens.
     holders: Vec<Option<TokenKey>>,
+    /// By connection: who subscribed, by the embedder's word. No longer than the last that is not 0,
+    /// so that it costs nothing without such words.
+    users: Vec<u64>,
 }
 
 impl Access {
     pub(super) fn new(tokens: Tokens) -> Access {
-        Access { tokens, holders: Vec::new() }
+        Access { tokens, holders: Vec::new(), users: Vec::new() }
     }
 
     fn holder(&self, index: u32) -> Option<TokenKey> {
         self.holders.get(index as usize).copied().flatten()
     }
 
+    /// Who this connection is by the embedder's word.
+    pub(super) fn user(&self, index: u32) -> u64 {
+        self.users.get(index as usize).copied().unwrap_or(0)
+    }
+
+    /// From now on this connection is held so.
+    pub(super) fn hold(&mut self, index: u32, admission: Admission) {
+        self.hold_by(index, admission.token);
+        if admission.user != 0 && self.users.len() <= index as usize {
+            self.users.resize(index as usize + 1, 0);
+        }
+        if let Some(user) = self.users.get_mut(index as usize) {
+            *user = admission.user;
+        }
+    }
+
     /// From now on this connection is held by this token, or by none.
-    pub(super) fn hold(&mut self, index: u32, token: Option<TokenKey>) {
+    fn hold_by(&mut self, index: u32, token: Option<TokenKey>) {
         if token.is_some() && self.holders.len() <= index as usize {
             self.holders.resize(index as usize + 1, None);
         }
@@ -93,34 +121,39 @@ fn refusal(denied: &Denied) -> Refusal {
     Refusal::new(code, denied.to_string())
 }
 
+/// What the embedder's word comes to: who it is, or why not.
+pub(super) fn granted(access: app::Access) -> Result<u64, Refusal> {
+    match access {
+        app::Access::Allow => Ok(0),
+        app::Access::AllowAs(user) => Ok(user),
+        app::Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
+    }
+}
+
 impl Engine {
-    /// Asks whether a request may do this; gives back the token it may do it by.
-    pub(super) fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<Option<TokenKey>, Refusal> {
-        let token = self.access.check(head, action)?;
-        let Some(app) = &mut self.app else { return Ok(token) };
+    /// Asks whether a request may do this; gives back by what.
+    pub(super) fn judge(&mut self, head: &RequestHead<'_>, action: &Action) -> Result<Admission, Refusal> {
+        let admission = Admission { token: self.access.check(head, action)?, user: 0 };
+        let Some(app) = &mut self.app else { return Ok(admission) };
         let (operation, channels): (Operation, &[String]) = match action {
             Action::Publish(publish) => (Operation::Publish, one(&publish.channel)),
             Action::Delete { channel } => (Operation::Delete, one(channel)),
             Action::Subscribe(subscribe) => (Operation::Subscribe, &subscribe.channels),
             Action::Tip { channels } | Action::View { channels } => (Operation::Subscribe, channels),
             Action::List { .. } => (Operation::Subscribe, &[]),
-            _ => return Ok(token),
+            _ => return Ok(admission),
         };
         let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
-        match app.authorize(&Request::new(head, &[]), operation, &channels) {
-            app::Access::Allow => Ok(token),
-            app::Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
+        let user = granted(app.authorize(&Request::new(head, &[]), operation, &channels))?;
+        Ok(Admission { user, ..admission })
     }
 
     /// A WebSocket may publish where a POST could; if the embedder says no, it says why.
-    pub(super) fn denial_of_inbound(&mut self, head: &RequestHead<'_>, request: &SubscribeRequest) -> Option<String> {
+    pub(super) fn denial_of_inbound(&mut self, head: &RequestHead<'_>, request: &SubscribeRequest) -> Option<Box<str>> {
         let app = self.app.as_mut().filter(|_| matches!(request.transport, Transport::WebSocket(_)))?;
         let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-        match app.authorize(&Request::new(head, &[]), Operation::Publish, &channels) {
-            app::Access::Allow => None,
-            app::Access::Deny(reason) => Some(reason),
-        }
+        let denied = granted(app.authorize(&Request::new(head, &[]), Operation::Publish, &channels)).err()?;
+        Some(denied.message.into())
     }
 
     /// Asks whether a message that came in on this WebSocket may be published.
@@ -149,10 +182,7 @@ impl Engine {
         let held = self.access.holder(index);
         self.access.tokens.check(held, right, channels.iter().copied()).map_err(|denied| refusal(&denied))?;
         let Some(app) = &mut self.app else { return Ok(()) };
-        match app.authorize_command(operation, &channels) {
-            app::Access::Allow => Ok(()),
-            app::Access::Deny(reason) => Err(Refusal::new(Code::NotAllowed, reason)),
-        }
+        granted(app.authorize_command(self.access.user(index), operation, &channels)).map(|_| ())
     }
 
     /// Takes other tokens, and ends every subscriber that may no longer read what it reads.
@@ -191,7 +221,7 @@ impl Engine {
         if held.is_some() && again.is_none() {
             return Err(Denied::Unknown);
         }
-        self.access.hold(index, again);
+        self.access.hold_by(index, again);
         let channels = self.channel_names(index);
         if channels.is_empty() {
             return Ok(());

@@ -23,12 +23,24 @@ pub(super) struct Reply {
     pub http_10: bool,
     /// HEAD: the head alone.
     pub head_only: bool,
-    /// The same for everybody until the program changes: it may be kept, and asked about again.
-    pub may_be_kept: bool,
+    /// Whether the answer may be kept.
+    pub caching: Caching,
     /// The answer depends on `Accept`.
     pub negotiated: bool,
     /// The listed origin whose page reads the answer.
     pub origin: Option<Box<[u8]>>,
+}
+
+/// May an answer be kept for the next who asks?
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) enum Caching {
+    /// It is of this moment.
+    #[default]
+    NoStore,
+    /// It is the same for everybody until the program changes.
+    AskAgain,
+    /// The embedder says so itself.
+    AsTold,
 }
 
 /// What an answer says besides its status.
@@ -72,7 +84,7 @@ impl Engine {
             keep_alive: head.keep_alive && self.leaving.is_none(),
             http_10: head.version == Version::Http10,
             head_only: head.method == Method::Head,
-            may_be_kept: false,
+            caching: Caching::NoStore,
             negotiated: matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/channels/"),
             origin: route::cors_origin(head, self.policy(index)).map(Box::from),
         }
@@ -320,7 +332,7 @@ impl Engine {
             keep_alive: connection.flags.has(Flags::KEEP_ALIVE),
             http_10: connection.flags.has(Flags::HTTP_10),
             head_only: false,
-            may_be_kept: false,
+            caching: Caching::NoStore,
             negotiated: true,
             origin: connection.cold.as_ref().and_then(|cold| cold.origin.clone()),
         }
@@ -331,9 +343,10 @@ fn common_headers(out: &mut Vec<u8>, reply: &Reply, lists_origins: bool) {
     // RFC 9111 5.2.2.4: with `no-cache` it is kept, but asked about each time.
     http::fixed_lines(
         out,
-        match reply.may_be_kept {
-            true => "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n",
-            false => "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+        match reply.caching {
+            Caching::NoStore => "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+            Caching::AskAgain => "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\n",
+            Caching::AsTold => "X-Content-Type-Options: nosniff\r\n",
         },
     );
     vary_and_cors(out, reply, lists_origins);

@@ -105,7 +105,7 @@ impl Engine {
         };
         if let (Some(app), false) = (&mut self.app, set.is_empty()) {
             let names: Vec<&str> = set.iter().map(String::as_str).collect();
-            app.subscribed(&names, Transport::WebSocket);
+            app.subscribed(self.access.user(index), &names, Transport::WebSocket);
         }
         self.answer_set(index, cursor, reference);
         // What the new channels have lost after that cursor is a gap of the set as it is now.
@@ -125,7 +125,7 @@ impl Engine {
             let read = self.hub.channels_of(index).map(|key| self.hub.channel_name(key));
             let left: Vec<&str> = read.filter(|name| set.iter().any(|leaving| leaving == name)).collect();
             if !left.is_empty() {
-                app.unsubscribed(&left, Transport::WebSocket);
+                app.unsubscribed(self.access.user(index), &left, Transport::WebSocket);
             }
         }
         self.hub.narrow(index, &set);

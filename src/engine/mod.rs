@@ -9,7 +9,7 @@
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames, `channel_commands` on the
 //! commands in them, `closing` on their end; `publishing` and `subscribing` do what all may ask,
-//! `access` permitting; `answers` writes heads and bodies; `delivery` sends messages, `batches` makes
+//! `access` permitting; `answers` writes heads and bodies, `own_paths` those of the embedder; `delivery` sends messages, `batches` makes
 //! their bytes, `compression` makes them smaller; `timeouts` expires, `leaving` drains, `commands`
 //! serves other threads; `counting` counts what happens, `addresses` who comes from where.
 
@@ -27,6 +27,7 @@ mod delivery;
 mod invariants;
 mod leaving;
 mod limits_log;
+mod own_paths;
 mod publishing;
 mod reading;
 mod requests;
@@ -119,6 +120,8 @@ pub struct Engine {
     /// For connections by other listeners, and by those on loopback.
     policies: [Policy; 2],
     app: Option<Box<dyn App>>,
+    /// The log has a line about an answer of the app that was none.
+    has_warned_of_app: bool,
     access: Access,
     hub: Hub,
     connections: Slab<Connection>,
@@ -188,6 +191,7 @@ impl Engine {
             hub: Hub::new(limits, Epoch::from_random(seed[0])),
             policies,
             app,
+            has_warned_of_app: false,
             access: Access::new(std::mem::take(&mut config.tokens)),
             connections: Slab::new(),
             spares: Spares::default(),
@@ -466,7 +470,7 @@ impl Engine {
         if let Some(app) = &mut self.app {
             let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
             if !channels.is_empty() {
-                app.unsubscribed(&channels, transport);
+                app.unsubscribed(self.access.user(index), &channels, transport);
             }
         }
         self.hub.unsubscribe(index);

@@ -4,10 +4,9 @@
 //! (`route`), allowed (`access`) or answered (`answers`). Order of checks: framing, routing, rights,
 //! draining, then what the hub says.
 
-use super::answers::{Content, Reply, page_headers};
+use super::answers::{Caching, Content, Reply, page_headers};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
-use crate::app::Request;
 use crate::connection::reader::{self, Inbound, Reader};
 use crate::connection::{CloseReason, Flags, State};
 use crate::error::{Code, Refusal};
@@ -135,7 +134,7 @@ impl Engine {
         body: &[u8],
         action: &Action,
     ) -> Result<(), Refusal> {
-        let token = self.judge(head, action)?;
+        let admission = self.judge(head, action)?;
         if self.leaving.is_some()
             && matches!(action, Action::Subscribe(_) | Action::Tip { .. } | Action::Delete { .. } | Action::Ready)
         {
@@ -145,10 +144,10 @@ impl Engine {
             Action::Publish(publish) => self.publish(index, reply, publish, body)?,
             Action::Subscribe(subscribe) => {
                 let denial = self.denial_of_inbound(head, subscribe);
+                self.access.hold(index, admission);
                 self.subscribe(index, reply, subscribe)?;
-                self.access.hold(index, token);
                 if let Some(denial) = denial {
-                    self.connections[index].cold().denial = Some(denial.into());
+                    self.connections[index].cold().denial = Some(denial);
                 }
             }
             Action::Tip { .. } => {
@@ -158,13 +157,17 @@ impl Engine {
                     http::header_cursor(out, "Tidings-Cursor", cursor);
                 });
             }
-            Action::Playground | Action::App if self.may_upgrade(head) => {
-                self.open_websocket(index, reply, head)?;
-                // It came in by the embedder's word.
-                self.access.hold(index, None);
-            }
             Action::View { channels: _ } => self.answer_page(index, reply, &pages::VIEWER),
-            Action::Playground => self.answer_page(index, reply, &pages::VIEWER),
+            Action::Playground => {
+                if !self.ask_app(index, reply, head, body)? {
+                    self.answer_page(index, reply, &pages::VIEWER);
+                }
+            }
+            Action::App => {
+                if !self.ask_app(index, reply, head, body)? {
+                    return Err(not_found());
+                }
+            }
             Action::Client => self.answer_script(index, reply, head, &pages::CLIENT),
             Action::List { prefix, after } => self.list(index, reply, prefix, after.as_deref()),
             Action::Delete { channel } => {
@@ -189,7 +192,6 @@ impl Engine {
                 self.answer(index, reply, 200, Some(Content::text(b"ready\n")), |_| {});
             }
             Action::Metrics => self.scrape(index, reply),
-            Action::App => self.answer_app(index, reply, head, body)?,
         }
         Ok(())
     }
@@ -249,32 +251,8 @@ impl Engine {
         let is_known = head.headers("if-none-match").any(|tags| names_etag(tags, script.etag));
         let content = Content::of(script.media_type, script.body);
         let (status, content) = if is_known { (304, None) } else { (200, Some(content)) };
-        let reply = Reply { may_be_kept: true, ..reply.clone() };
+        let reply = Reply { caching: Caching::AskAgain, ..reply.clone() };
         self.answer(index, &reply, status, content, |out| http::header(out, "ETag", script.etag.as_bytes()));
-    }
-
-    fn answer_app(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>, body: &[u8]) -> Result<(), Refusal> {
-        let response = self.app.as_mut().and_then(|app| app.request(&Request::new(head, body)));
-        let Some(response) = response else {
-            return Err(Refusal::new(
-                Code::NotFound,
-                "nothing is here; channels are at /channels/NAME, their list at /channels",
-            ));
-        };
-        let status = if (200..600).contains(&response.status) { response.status } else { 500 };
-        // RFC 9110 15.3.5, 15.4.5: these have no content, and its first byte would begin the next answer.
-        let has_content = !matches!(status, 204 | 304);
-        let content = has_content.then_some(Content::of(&response.content_type, &response.body));
-        self.answer(index, reply, status, content, |out| {
-            for (name, value) in &response.headers {
-                let framing = ["connection", "content-length", "content-type", "date", "transfer-encoding", "upgrade"];
-                let is_name = !name.is_empty() && name.bytes().all(http::is_token_byte);
-                if is_name && !framing.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-                    http::header(out, name, value.as_bytes());
-                }
-            }
-        });
-        Ok(())
     }
 
     // Refusals.
@@ -376,6 +354,10 @@ fn names_etag(tags: &[u8], etag: &str) -> bool {
 /// 413, in numbers.
 pub(super) fn too_large(bytes: u64, limit: usize) -> Refusal {
     Refusal::new(Code::MessageTooLarge, format!("the message has {bytes} bytes, the limit is {limit}"))
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(Code::NotFound, "nothing is here; channels are at /channels/NAME, their list at /channels")
 }
 
 /// 503 while leaving.

@@ -3,9 +3,8 @@
 //! Find, attach and replay are one step, so nothing can fall between history and what is live.
 
 use super::answers::Reply;
-use super::requests::{channels_full, draining};
+use super::requests::channels_full;
 use super::{Engine, pending_of, transport};
-use crate::app::Request;
 use crate::connection::{Flags, MANY, NONE, State};
 use crate::cursor::{After, Cursor};
 use crate::error::Refusal;
@@ -13,9 +12,9 @@ use crate::form::{self, Form};
 use crate::gap::{Gap, GapReason};
 use crate::hub::SubscribeRefused;
 use crate::metrics::Start;
-use crate::protocol::http::{self, RequestHead};
+use crate::protocol::http;
 use crate::protocol::websocket::{self, Handshake, Subprotocol};
-use crate::route::{self, Format, SubscribeRequest, Transport};
+use crate::route::{Format, SubscribeRequest, Transport};
 
 impl Engine {
     pub(super) fn subscribe(&mut self, index: u32, reply: &Reply, request: &SubscribeRequest) -> Result<(), Refusal> {
@@ -44,7 +43,7 @@ impl Engine {
         self.count_subscription(index, kind, began);
         if let (Some(app), false) = (&mut self.app, request.channels.is_empty()) {
             let channels: Vec<&str> = request.channels.iter().map(String::as_str).collect();
-            app.subscribed(&channels, kind);
+            app.subscribed(self.access.user(index), &channels, kind);
         }
         let gap = start.gap.as_ref();
         match &request.transport {
@@ -135,28 +134,5 @@ impl Engine {
         if let Some(gap) = gap {
             self.tell_gap(index, gap);
         }
-    }
-
-    pub(super) fn may_upgrade(&mut self, head: &RequestHead<'_>) -> bool {
-        let Some(app) = &mut self.app else { return false };
-        route::asks_to_upgrade(head) && app.upgrade(&Request::new(head, &[]))
-    }
-
-    /// Opens a WebSocket of the embedder's own, which reads no channel.
-    pub(super) fn open_websocket(&mut self, index: u32, reply: &Reply, head: &RequestHead<'_>) -> Result<(), Refusal> {
-        if self.leaving.is_some() {
-            return Err(draining());
-        }
-        let handshake =
-            websocket::accept_handshake(head).map_err(|error| Refusal::new(error.code(), error.to_string()))?;
-        // Its messages are the embedder's; the server's subprotocols mean nothing on it.
-        let handshake = Handshake { protocol: Subprotocol::None, ..handshake };
-        let request = SubscribeRequest {
-            channels: Vec::new(),
-            after: After::Now,
-            transport: Transport::WebSocket(handshake),
-            format: Format::Json,
-        };
-        self.subscribe(index, reply, &request)
     }
 }

@@ -126,7 +126,7 @@ impl Engine {
         }
         let Some(app) = &mut self.app else { return Some(Reaction::Publish) };
         let channels: Vec<&str> = self.hub.channels_of(index).map(|key| self.hub.channel_name(key)).collect();
-        Some(app.message(&Inbound { channels: &channels, payload, binary }))
+        Some(app.message(&Inbound { user: self.access.user(index), channels: &channels, payload, binary }))
     }
 
     fn react(&mut self, index: u32, reaction: Reaction, payload: &[u8], binary: bool) {
@@ -155,8 +155,12 @@ impl Engine {
         if self.leaving.is_some() {
             return self.close_websocket(index, CloseCode::RESTART, "the server is leaving");
         }
-        if self.hub.channel_count(index) != 1 {
-            let reason = "a connection with several channels cannot publish; open one with a single channel";
+        let reason = match self.hub.channel_count(index) {
+            0 => Some("this connection reads no channel, so there is none to publish to"),
+            1 => None,
+            _ => Some("a connection with several channels cannot publish; open one with a single channel"),
+        };
+        if let Some(reason) = reason {
             return self.close_websocket(index, CloseCode::POLICY, reason);
         }
         let Some(channel) = self.hub.channels_of(index).next() else { return };

@@ -53,9 +53,9 @@ impl Policy {
 /// A name in the configuration that no request could ever match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyError {
-    /// `--host` with something else than a name.
+    /// In `Config::hosts`, something else than a name.
     Host(String),
-    /// `--origin` with something else than an origin.
+    /// In `Config::origins`, something else than an origin.
     Origin(String),
 }
 
@@ -65,11 +65,16 @@ impl fmt::Display for PolicyError {
             PolicyError::Host(text) => {
                 write!(
                     f,
-                    "--host {text:?} is no host name; it must be like example.org or [2001:db8::1], without a port"
+                    "{text:?} is no host name for Config::hosts (--host); \
+                     right is one like example.org or [2001:db8::1], without a port"
                 )
             }
             PolicyError::Origin(text) => {
-                write!(f, "--origin {text:?} is no origin; it must be like https://example.org, without a path")
+                write!(
+                    f,
+                    "{text:?} is no origin for Config::origins (--origin); \
+                     right is one like https://example.org, without a path"
+                )
             }
         }
     }
@@ -91,10 +96,11 @@ pub(super) fn check_host(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
     let what = match name {
         Some(name) => format!(
             "this server does not answer to the Host {0}; \
-             use localhost, 127.0.0.1 or [::1], or start it with --host {0}",
+             use localhost, 127.0.0.1 or [::1], or start it with --host {0} (Config::hosts)",
             shown(name)
         ),
-        None => "the request names no Host; send localhost, 127.0.0.1 or [::1], or a name given with --host".to_owned(),
+        None => "the request names no Host; send localhost, 127.0.0.1 or [::1], or a name of --host (Config::hosts)"
+            .to_owned(),
     };
     Err(Refusal::new(Code::WrongHost, what))
 }
@@ -126,7 +132,7 @@ pub(super) fn check_read(head: &RequestHead<'_>, policy: &Policy) -> Result<(), 
         Some(origin) => not_listed(origin),
         None => Refusal::new(
             Code::OriginNotAllowed,
-            "a page of another site must read with CORS, which sends Origin, and be listed with --origin",
+            "a page of another site must read with CORS, which sends Origin, and be listed with --origin (Config::origins)",
         ),
     })
 }
@@ -166,9 +172,12 @@ fn beside_own_ports(port: Option<u16>) -> Option<u16> {
 fn not_listed(origin: &[u8]) -> Refusal {
     // RFC 6454 6.2: `null` is every origin that has no name: any sandboxed frame, any local file.
     let what = if origin == b"null" {
-        "the Origin null is never allowed; open the page from a server and allow that one with --origin".to_owned()
+        "the Origin null is never allowed; open the page from a server and allow that one with --origin (Config::origins)".to_owned()
     } else {
-        format!("the Origin {0} is not allowed here; to allow it start the server with --origin {0}", shown(origin))
+        format!(
+            "the Origin {0} is not allowed here; to allow it start the server with --origin {0} (Config::origins)",
+            shown(origin)
+        )
     };
     Refusal::new(Code::OriginNotAllowed, what)
 }

@@ -29,6 +29,6 @@ pub fn is_token_byte(byte: u8) -> bool {
 }
 
 /// RFC 9110 5.5: the bytes of a field value: visible ASCII, space, tab, and obs-text.
-fn is_value_byte(byte: u8) -> bool {
+pub fn is_value_byte(byte: u8) -> bool {
     (byte == b'\t') | !byte.is_ascii_control()
 }
