@@ -60,8 +60,9 @@ pub enum Event {
 
 /// The system calls of the event loop. Indexes of sockets are given by the caller.
 pub trait Os {
-    /// Waits for events at most this long (`None`: for ever), and appends them. An interrupted
-    /// wait is an empty one.
+    /// Waits for events at most this long (`None`: for ever), and appends them; not always all that
+    /// there are. A wait that a signal interrupts appends none, and may have lasted for hours: signal(7)
+    /// has SIGCONT among those signals, after a stop too. A wait of no time is never interrupted.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
     /// Reads both clocks.
     fn now(&mut self) -> Now;
