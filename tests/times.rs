@@ -487,6 +487,33 @@ fn nobody_is_late_whose_rest_waits_to_be_read() {
     assert_eq!(server.stats().head, 2);
 }
 
+/// RFC 9112 2.2: an empty line before a request is ignored. Clients that end a body with one were told 408,
+/// ten seconds later, of a request that they had not begun.
+#[test]
+fn an_empty_line_begins_no_request() {
+    let publish = clients::post("a", "", "", b"x");
+    for behind in ["\r", "\r\n"] {
+        let mut server = start();
+        let wire = server.send(&[&publish, behind.as_bytes()].concat());
+        server.turn_for(100);
+        assert_eq!(server.statuses(wire), ["200"]);
+        assert_ends(&mut server, wire, 19_900, "");
+
+        // The first head has its time from accept.
+        let wire = server.send(behind.as_bytes());
+        assert_ends(&mut server, wire, 4000, "");
+
+        // What comes behind it is one, with its time from its first byte.
+        let wire = server.send(&[&publish, behind.as_bytes()].concat());
+        server.turn_for(6000);
+        server.kernel().send(wire, &[&b"\r\n"[behind.len()..], &publish].concat());
+        server.turn_for(100);
+        assert_eq!(server.statuses(wire), ["200", "200"]);
+        server.kernel().send(wire, b"\r\nP");
+        assert_ends(&mut server, wire, 4000, "request_timeout");
+    }
+}
+
 /// The process is stopped: time passes, and no turn.
 fn stands_still(server: &mut Server, ms: u64) {
     let end_ms = server.kernel().now_ms() + ms;
