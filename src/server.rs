@@ -157,6 +157,7 @@ impl Server {
     }
 
     fn from_listeners(listeners: Vec<TcpListener>, config: Config, app: Option<Box<dyn App>>) -> Result<Server, Error> {
+        let config = config.bounded();
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>().map_err(Error::System)?;
         for &address in &addresses {

@@ -281,6 +281,26 @@ fn a_server_whose_app_panicked_stays_failed_and_says_why() {
     assert_eq!(refused.to_string(), "the server has stopped");
 }
 
+/// More is counted in fewer bits than it would take: it counts as what fits.
+#[test]
+fn no_message_is_larger_than_the_largest() {
+    let mut config = Config::default();
+    config.message_bytes_max = usize::MAX;
+    let mut server = Server::bind("127.0.0.1:0", config.clone()).expect("a free port");
+    let refused = server.publish("a", vec![0; Config::LARGEST_MESSAGE + 1]).expect_err("it is too large");
+    assert_eq!(refused.to_string(), "message_too_large: the message has 268435457 bytes, the limit is 268435456");
+
+    let mut server = wire::Server::start_with(|limits| *limits = config, None);
+    let wire = server.connect();
+    for (bytes, answer) in [(Config::LARGEST_MESSAGE, ""), (Config::LARGEST_MESSAGE + 1, "HTTP/1.1 413 ")] {
+        let wire = if answer.is_empty() { wire } else { server.connect() };
+        let head = format!("POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n");
+        server.send(wire, head.as_bytes());
+        let said = String::from_utf8(server.receive(wire)).expect("text");
+        assert!(if answer.is_empty() { said.is_empty() } else { said.starts_with(answer) }, "{bytes}: {said}");
+    }
+}
+
 #[test]
 fn why_a_server_cannot_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -430,7 +430,7 @@ const COUNT_MAX: usize = 1_000_000_000;
 /// What an allocation can be at most.
 const SIZE_MAX: usize = isize::MAX as usize;
 /// One message is held in one piece, and more than once.
-const MESSAGE_MAX: usize = 1 << 30;
+const MESSAGE_MAX: usize = Config::LARGEST_MESSAGE;
 /// One year; far from where sums of milliseconds overflow.
 const TIME_MAX: u64 = 8760 * 3_600_000;
 /// The clock of the connections ticks every 50 ms: what is due again and again needs one at least.
