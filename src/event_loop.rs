@@ -152,6 +152,12 @@ impl<O: Os> EventLoop<O> {
         self.engine.drain();
     }
 
+    /// No turn follows: other threads that wait for an answer get it.
+    pub fn close(&mut self) {
+        self.commands.close();
+        self.engine.dismiss_callbacks();
+    }
+
     /// Proves what must hold after every turn.
     pub fn check_invariants(&self) {
         self.engine.check_invariants();
@@ -342,6 +348,6 @@ impl<O: Os> EventLoop<O> {
 
 impl<O: Os> Drop for EventLoop<O> {
     fn drop(&mut self) {
-        self.commands.close();
+        self.close();
     }
 }

@@ -219,7 +219,7 @@ impl Server {
             Err(panic) => {
                 let message = panic_message(panic.as_ref());
                 self.poisoned = Some(message.clone());
-                self.handle.commands.close();
+                self.event_loop.close();
                 Err(Error::Panicked(message))
             }
         }

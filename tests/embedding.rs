@@ -281,6 +281,28 @@ fn a_server_whose_app_panicked_stays_failed_and_says_why() {
     assert_eq!(refused.to_string(), "the server has stopped");
 }
 
+/// The panic comes after a publish was taken out of the queue, and before the log decides on it.
+#[test]
+fn whoever_waits_for_a_server_whose_app_panics_is_told() {
+    let mut config = Config::default();
+    config.channels_max = 1;
+    let mut server = Server::bind("127.0.0.1:0", config).expect("a free port");
+    let (sender, told) = std::sync::mpsc::channel();
+    let tells = move || {
+        let sender = sender.clone();
+        move |result| sender.send(result).expect("the test listens")
+    };
+    let handle = server.handle();
+    handle.publish_then("a", "taken", tells()).expect("there is room");
+    handle.publish_then("b", "refused", |_| panic!("on purpose")).expect("there is room");
+    handle.publish_then("a", "waits", tells()).expect("there is room");
+    let error = server.turn(Some(common::PATIENCE)).expect_err("a callback panicked");
+    assert_eq!(error.to_string(), "the app panicked: on purpose");
+    drop(server);
+    let told: Vec<Result<Published, PublishError>> = told.try_iter().collect();
+    assert_eq!(told, [Err(PublishError::Closed), Err(PublishError::Closed)], "each once");
+}
+
 /// More is counted in fewer bits than it would take: it counts as what fits.
 #[test]
 fn no_message_is_larger_than_the_largest() {

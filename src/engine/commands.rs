@@ -48,6 +48,16 @@ impl Engine {
         self.append(Publish { ticket, channel, event, media_type, payload: &publication.payload, ..Publish::default() })
     }
 
+    /// No commit follows, and what the log has not decided it never will.
+    pub fn dismiss_callbacks(&mut self) {
+        let tickets: Vec<u32> = self.askers.iter().map(|(ticket, _)| ticket).collect();
+        for ticket in tickets {
+            if let Some(Asker::Callback(callback)) = self.askers.remove(ticket) {
+                callback(Err(PublishError::Closed));
+            }
+        }
+    }
+
     pub(super) fn published(&self, outcome: Outcome) -> Result<Published, PublishError> {
         match outcome {
             Outcome::Accepted { seq, subscribers, .. } | Outcome::Repeated { seq, subscribers } => {
