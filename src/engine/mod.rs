@@ -497,7 +497,8 @@ impl Engine {
         let hub = self.hub.stats();
         Stats {
             head: self.hub.head(),
-            connections: self.connections.len(),
+            // Not the slots: see `accepted`.
+            connections: self.counters.open() as usize,
             websockets: self.subscribers[Transport::WebSocket as usize],
             event_streams: self.subscribers[Transport::Sse as usize],
             polls: self.subscribers[Transport::Poll as usize],
