@@ -96,8 +96,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// A WebSocket is pinged this often. Default 25 s; silent for two of them, it is closed.
     pub ping: Duration,
-    /// The base of the `retry:` an SSE client is told; each gets one to three times as much when
-    /// the server leaves. Default 2 s.
+    /// The base of the `retry:` an SSE client is told, when its stream begins and when it is sent away:
+    /// each one to three times as much. Default 2 s.
     pub retry: Duration,
     /// Leaving: the connections end spread over this time. Default 10 s.
     pub drain: Duration,

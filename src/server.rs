@@ -331,7 +331,8 @@ impl Handle {
 
     /// Has the server take these tokens instead of those it knows. Whoever holds a connection by a
     /// token that is no longer good for it is ended: WebSocket 1008, SSE by the end of the body, a
-    /// poll by 403. What needed a token before needs one still, also if there is none left.
+    /// poll by 403, or 401 if reading needed none before. What needed a token before needs one still,
+    /// also if there is none left.
     pub fn set_tokens(&self, tokens: Tokens) {
         // A server that has stopped lets nobody in.
         let _ = self.commands.push(Command::SetTokens(tokens));

@@ -19,7 +19,7 @@ impl Engine {
     }
 
     fn publish_command(&mut self, channel: &str, publication: &Publication, callback: Option<PublishCallback>) {
-        // Room for this many bytes more may be read in this turn.
+        // As with a request's body: read here, kept by `append`, and both count.
         self.spend(publication.payload.len());
         let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
         if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket)) {
