@@ -1,7 +1,8 @@
 //! What other threads ask of the loop: a bounded queue with one wake however many commands.
 //!
 //! Knows nothing of the engine. Invariant: a command that was taken in is answered exactly once,
-//! also when the server goes: what is left in a closed queue is answered `Closed`.
+//! also when the server goes: what is left in a closed queue, or waits for the log's decision, is answered
+//! `Closed`.
 
 use std::collections::VecDeque;
 use std::fmt;

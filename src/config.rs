@@ -53,7 +53,7 @@ pub struct Config {
     pub idempotency_keys_max: usize,
 
     // What one client may send and hold.
-    /// Bytes of one message. Default 256 KiB. Beyond it: 413 `message_too_large`, WebSocket 1009.
+    /// Bytes of one message. Default 256 KiB, at most `Config::LARGEST_MESSAGE`. Beyond it: 413 `message_too_large`, WebSocket 1009.
     pub message_bytes_max: usize,
     /// Bytes of a long poll's messages. Default 1 MiB; at least one message is answered. The
     /// rest comes with the next poll.
@@ -101,8 +101,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// A WebSocket is pinged this often. Default 25 s; silent for two of them, it is closed.
     pub ping: Duration,
-    /// The base of the `retry:` an SSE client is told; each gets one to three times as much when
-    /// the server leaves. Default 2 s.
+    /// The base of the `retry:` an SSE client is told, when its stream begins and when it is sent away:
+    /// each one to three times as much. Default 2 s.
     pub retry: Duration,
     /// Leaving: the connections end spread over this time. Default 10 s.
     pub drain: Duration,
@@ -181,6 +181,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What `message_bytes_max` may be at most, and counts as if it is more: 256 MiB. One message is held in
+    /// one piece, and in each form again.
+    pub const LARGEST_MESSAGE: usize = 256 * MIB;
+
+    /// The same, with each bound at one that can be kept.
+    pub(crate) fn bounded(mut self) -> Config {
+        self.message_bytes_max = self.message_bytes_max.min(Config::LARGEST_MESSAGE);
+        // A budget of nothing would be a loop that does nothing, for ever.
+        self.writes_per_turn_max = self.writes_per_turn_max.max(1);
+        self.accepts_per_turn_max = self.accepts_per_turn_max.max(1);
+        self.publish_bytes_per_turn_max = self.publish_bytes_per_turn_max.clamp(1, usize::MAX / 4);
+        self
+    }
+
     /// How far a burst may exceed `history_bytes` while it is delivered: what three turns may
     /// publish, a message, and what one read may leave in the log beyond its turn's budget.
     pub(crate) fn burst_bytes_max(&self) -> usize {

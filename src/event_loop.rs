@@ -21,6 +21,8 @@ const ACCEPT_RETRY_MS: u64 = 100;
 /// Accepts that may fail in a row, each by the fault of its connection, before the listener is
 /// taken to fail.
 const ACCEPT_FAILURES_MAX: u32 = 16;
+/// Waits of no time before deadlines: with the events of each enough for a hundred thousand connections.
+const WAITS_MAX: usize = 100;
 /// Commands per turn.
 const COMMANDS_PER_TURN_MAX: usize = 4096;
 
@@ -150,6 +152,12 @@ impl<O: Os> EventLoop<O> {
         self.engine.drain();
     }
 
+    /// No turn follows: other threads that wait for an answer get it.
+    pub fn close(&mut self) {
+        self.commands.close();
+        self.engine.dismiss_callbacks();
+    }
+
     /// Proves what must hold after every turn.
     pub fn check_invariants(&self) {
         self.engine.check_invariants();
@@ -160,6 +168,9 @@ impl<O: Os> EventLoop<O> {
         self.events.clear();
         self.os.wait(timeout, &mut self.events)?;
         self.now = self.os.now();
+        if self.engine.is_due(self.now) {
+            self.hear_the_rest()?;
+        }
         self.engine.begin_turn(self.now);
         for &event in &self.events {
             match event {
@@ -169,6 +180,19 @@ impl<O: Os> EventLoop<O> {
                     }
                 }
                 other => self.engine.notice(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// By this clock somebody's time is over. But the process may have stood still since the wait was told
+    /// what there was (Ctrl-Z and `fg`), or the wait told only some of it. Nobody is late whose bytes are here.
+    fn hear_the_rest(&mut self) -> io::Result<()> {
+        for _ in 0..WAITS_MAX {
+            let told = self.events.len();
+            self.os.wait(Some(Duration::ZERO), &mut self.events)?;
+            if self.events.len() == told {
+                break;
             }
         }
         Ok(())
@@ -324,6 +348,6 @@ impl<O: Os> EventLoop<O> {
 
 impl<O: Os> Drop for EventLoop<O> {
     fn drop(&mut self) {
-        self.commands.close();
+        self.close();
     }
 }

@@ -89,6 +89,10 @@ impl Form {
     pub const COUNT: usize = 7 + 2 * Window::ALL.len();
 }
 
+/// What a form makes of one byte of payload at most: of a line end, which in SSE has its `data: ` and the
+/// end of that line. JSON makes six of a control byte.
+pub const GROWTH_MAX: usize = 7;
+
 /// Appends exactly the bytes a subscriber of this form gets for this message, not compressed.
 pub fn write(form: Form, message: &Message<'_>, out: &mut Vec<u8>) {
     match form.plain() {
@@ -434,6 +438,21 @@ mod tests {
 
     fn gap() -> Gap {
         Gap { after: "1766-3".into(), through: cursor(7), cursor: cursor(9), reason: GapReason::Evicted }
+    }
+
+    /// What counts a form's bytes relies on it.
+    #[test]
+    fn no_form_makes_more_of_a_byte_than_it_may() {
+        const NAMES_AND_NUMBERS: usize = 500;
+        for unit in ["\n", "\r", "\0", "\u{7f}", "\"", "<", "x", "\u{2028}"] {
+            let text = unit.repeat(30_000 / unit.len());
+            for payload in [Payload::Text(&text), Payload::Binary(text.as_bytes())] {
+                for form in STREAM_FORMS.into_iter().chain([Form::Poll]) {
+                    let bytes = written(|out| write(form, &Message { payload, ..hello() }, out)).len();
+                    assert!(bytes <= GROWTH_MAX * text.len() + NAMES_AND_NUMBERS, "{form:?} {unit:?}: {bytes}");
+                }
+            }
+        }
     }
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

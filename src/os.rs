@@ -60,8 +60,9 @@ pub enum Event {
 
 /// The system calls of the event loop. Indexes of sockets are given by the caller.
 pub trait Os {
-    /// Waits for events at most this long (`None`: for ever), and appends them. An interrupted
-    /// wait is an empty one.
+    /// Waits for events at most this long (`None`: for ever), and appends them; not always all that
+    /// there are. A wait that a signal interrupts appends none, and may have lasted for hours: signal(7)
+    /// has SIGCONT among those signals, after a stop too. A wait of no time is never interrupted.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()>;
     /// Reads both clocks.
     fn now(&mut self) -> Now;
@@ -167,6 +168,8 @@ const WAKE: mio::Token = mio::Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1;
 /// mio hands out this many events per `wait`; the rest come with the next.
 const EVENTS_PER_WAIT: usize = 1024;
+/// The most that the system takes as an `int`.
+const INT_MAX: usize = i32::MAX as usize;
 /// So many refused peers may read their answers at the same time.
 const RESERVED: usize = 8;
 /// What is read of a refused peer's request and thrown away: closed with bytes unread, a socket
@@ -189,10 +192,11 @@ impl Mio {
             let options = socket2::SockRef::from(&listener);
             // One small message must not wait for the acknowledgement of another.
             options.set_tcp_nodelay(true)?;
-            options.set_send_buffer_size(send_buffer_bytes)?;
-            options.set_recv_buffer_size(receive_buffer_bytes)?;
+            options.set_send_buffer_size(send_buffer_bytes.min(INT_MAX))?;
+            options.set_recv_buffer_size(receive_buffer_bytes.min(INT_MAX))?;
+            // Linux takes an int of milliseconds, and none below 0. The engine has the whole time.
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            options.set_tcp_user_timeout(Some(stall_timeout))?;
+            options.set_tcp_user_timeout(Some(stall_timeout.min(Duration::from_millis(INT_MAX as u64))))?;
             let mut listener = TcpListener::from_std(listener);
             poll.registry().register(&mut listener, mio::Token(LISTENERS - number), Interest::READABLE)?;
             registered.push(listener);
@@ -443,6 +447,21 @@ mod tests {
         let draws = [one.random(), one.random(), other.random(), other.random()];
         for (nth, draw) in draws.iter().enumerate() {
             assert!(!draws[..nth].contains(draw));
+        }
+    }
+
+    /// 597 hours of a stalled reader are more than an `int` of milliseconds, and the server did not start.
+    #[test]
+    fn options_too_large_for_the_system_are_cut() {
+        for bytes in [4096, u32::MAX as usize, usize::MAX] {
+            for stall_timeout in [Duration::from_secs(597 * 3600), Duration::MAX] {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let options = socket2::SockRef::from(&listener).try_clone().unwrap();
+                Mio::new(vec![listener], bytes, bytes, stall_timeout).unwrap();
+                for room in [options.send_buffer_size().unwrap(), options.recv_buffer_size().unwrap()] {
+                    assert!(room >= bytes.min(64 * 1024), "{room} of {bytes}");
+                }
+            }
         }
     }
 

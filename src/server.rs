@@ -192,9 +192,10 @@ impl Server {
 
     fn with_listeners(
         listeners: Vec<TcpListener>,
-        mut config: Config,
+        config: Config,
         app: impl FnOnce(Handle) -> Option<Box<dyn App>>,
     ) -> Result<Server, Error> {
+        let mut config = config.bounded();
         config.connections_max = within_descriptors(config.connections_max);
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>().map_err(Error::System)?;
@@ -257,7 +258,7 @@ impl Server {
             Err(panic) => {
                 let message = panic_message(panic.as_ref());
                 self.poisoned = Some(message.clone());
-                self.handle.commands.close();
+                self.event_loop.close();
                 Err(Error::Panicked(message))
             }
         }
@@ -369,7 +370,8 @@ impl Handle {
 
     /// Has the server take these tokens instead of those it knows. Whoever holds a connection by a
     /// token that is no longer good for it is ended: WebSocket 1008, SSE by the end of the body, a
-    /// poll by 403. What needed a token before needs one still, also if there is none left.
+    /// poll by 403, or 401 if reading needed none before. What needed a token before needs one still,
+    /// also if there is none left.
     pub fn set_tokens(&self, tokens: Tokens) {
         // A server that has stopped lets nobody in.
         let _ = self.commands.push(Command::SetTokens(tokens));

@@ -174,6 +174,16 @@ fn silent_peers_do_not_keep_the_slots() {
     assert_eq!(server.stats().connections, 1);
 }
 
+/// Its slot is freed at the end of the turn, or later.
+#[test]
+fn who_is_gone_is_no_connection_any_more() {
+    let mut server = Server::start(|_| {});
+    let wires = [(); 2].map(|()| server.send(&healthz()));
+    server.turn_for(100);
+    server.kernel().reset(wires[0]);
+    assert_eq!(server.stats().connections, 1);
+}
+
 fn from(server: &mut Server, address: &str, bytes: &[u8]) -> Wire {
     server.kernel().peer = address.parse::<IpAddr>().expect("an address");
     server.send(bytes)

@@ -566,6 +566,48 @@ fn an_app_is_made_with_a_handle_to_its_server() {
     }
 }
 
+/// The panic comes after a publish was taken out of the queue, and before the log decides on it.
+#[test]
+fn whoever_waits_for_a_server_whose_app_panics_is_told() {
+    let mut config = Config::default();
+    config.channels_max = 1;
+    let mut server = Server::bind("127.0.0.1:0", config).expect("a free port");
+    let (sender, told) = std::sync::mpsc::channel();
+    let tells = move || {
+        let sender = sender.clone();
+        move |result| sender.send(result).expect("the test listens")
+    };
+    let handle = server.handle();
+    handle.publish_then("a", "taken", tells()).expect("there is room");
+    handle.publish_then("b", "refused", |_| panic!("on purpose")).expect("there is room");
+    handle.publish_then("a", "waits", tells()).expect("there is room");
+    let error = server.turn(Some(common::PATIENCE)).expect_err("a callback panicked");
+    assert_eq!(error.to_string(), "the app panicked: on purpose");
+    drop(server);
+    let told: Vec<Result<Published, PublishError>> = told.try_iter().collect();
+    assert_eq!(told, [Err(PublishError::Closed), Err(PublishError::Closed)], "each once");
+}
+
+/// More is counted in fewer bits than it would take: it counts as what fits.
+#[test]
+fn no_message_is_larger_than_the_largest() {
+    let mut config = Config::default();
+    config.message_bytes_max = usize::MAX;
+    let mut server = Server::bind("127.0.0.1:0", config.clone()).expect("a free port");
+    let refused = server.publish("a", vec![0; Config::LARGEST_MESSAGE + 1]).expect_err("it is too large");
+    assert_eq!(refused.to_string(), "message_too_large: the message has 268435457 bytes, the limit is 268435456");
+
+    let mut server = wire::Server::start_with(|limits| *limits = config, None);
+    let wire = server.connect();
+    for (bytes, answer) in [(Config::LARGEST_MESSAGE, ""), (Config::LARGEST_MESSAGE + 1, "HTTP/1.1 413 ")] {
+        let wire = if answer.is_empty() { wire } else { server.connect() };
+        let head = format!("POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n");
+        server.send(wire, head.as_bytes());
+        let said = String::from_utf8(server.receive(wire)).expect("text");
+        assert!(if answer.is_empty() { said.is_empty() } else { said.starts_with(answer) }, "{bytes}: {said}");
+    }
+}
+
 #[test]
 fn why_a_server_cannot_start() {
     for (error, begins) in [

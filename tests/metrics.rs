@@ -430,6 +430,43 @@ fn keys_that_go_before_their_time_are_counted() {
     assert_eq!(server.scrape().get("tidings_messages_published_total"), 6);
 }
 
+/// By whatever way it came, and whoever is told.
+#[test]
+fn each_message_that_is_refused_is_counted() {
+    let mut server = Server::start(|config| {
+        config.tokens.allow_publish("publish", "").unwrap();
+        config.drain = Duration::from_secs(3600);
+        config.drain_grace = Duration::from_secs(3600);
+    });
+    let scrape = |server: &mut Server, code: &str| {
+        let client = server.ask(b"GET /metrics?token=publish HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        server.scraped(client).get(&format!("tidings_refusals_total{{code=\"{code}\"}}"))
+    };
+    let message = |bytes: &[u8]| clients::client_frame(clients::TEXT, bytes);
+    for (nth, (protocol, bytes)) in
+        [(None, &b"x"[..]), (Some("tidings.raw"), b"x"), (Some("tidings.v1"), b"publish a\nx")].into_iter().enumerate()
+    {
+        let client = server.ask(&clients::upgrade("a", "", protocol));
+        server.send(client, &message(bytes));
+        server.settle();
+        assert_eq!(scrape(&mut server, "token_required"), nth as u64 + 1, "{protocol:?}");
+    }
+
+    let publisher = server.ask(&clients::upgrade("a", "?token=publish", None));
+    server.event_loop.drain();
+    let commands = Arc::clone(&server.commands);
+    let publish = move |callback| commands.push(Command::Publish("a".into(), "x".into(), callback)).unwrap();
+    publish(None);
+    server.settle();
+    assert_eq!(scrape(&mut server, "draining"), 1, "of a thread that does not ask");
+    publish(Some(Box::new(|result| assert!(result.is_err()))));
+    server.settle();
+    assert_eq!(scrape(&mut server, "draining"), 2, "of one that does");
+    server.send(publisher, &message(b"x"));
+    server.settle();
+    assert_eq!(scrape(&mut server, "draining"), 3, "of a WebSocket");
+}
+
 #[test]
 fn a_scrape_keeps_its_place_among_the_requests() {
     let get = GET;

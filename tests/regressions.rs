@@ -23,8 +23,7 @@ use tidings::internals::{Command, Config, Os};
 ///
 /// When the simulation changes so that a seed is another run, which finds nothing, its line goes, and
 /// its story becomes a test.
-const SEEDS: &[(u64, &str)] =
-    &[(1263, "A server that had stood still closed healthy WebSockets as silent, which it had not pinged meanwhile.")];
+const SEEDS: &[(u64, &str)] = &[];
 
 /// Stories that are told where their subject is: the file, the test, the story.
 const TOLD_ELSEWHERE: &[(&str, &str, &str)] = &[
@@ -36,7 +35,7 @@ const TOLD_ELSEWHERE: &[(&str, &str, &str)] = &[
     (
         "times.rs",
         "a_websocket_is_not_taken_for_silent_by_a_server_that_stood_still",
-        "What seed 1263 found, step by step.",
+        "A server that had stood still closed healthy WebSockets as silent, which it had not pinged meanwhile.",
     ),
     (
         "revoking.rs",

@@ -307,3 +307,33 @@ fn whoever_waits_for_a_publish_learns_its_id() {
         assert_eq!((common::parts(&event.id).1, event.data), (seq, data));
     }
 }
+
+/// Ctrl-Z and `fg`. SIGCONT interrupts the wait (signal(7)), which then tells nothing; by the clock the
+/// connection was idle for too long, and it was ended with a whole request in the kernel.
+#[cfg(all(target_os = "linux", feature = "cli"))]
+#[test]
+fn a_request_that_comes_while_the_process_is_stopped_is_answered() {
+    use std::time::Duration;
+    const IDLE: Duration = Duration::from_millis(500);
+    let program = common::program::Program::start(&["--idle-timeout", "500ms", "--drain", "0"]);
+    let request = common::http::Request::new(program.address, "GET", "/healthz");
+    loop {
+        let mut client = request.start();
+        assert_eq!(client.response("GET").status, 200);
+        program.wait_for_state('S');
+        program.signal("STOP");
+        program.wait_for_state('T');
+        // It was ended before, if this test itself stood still.
+        let is_there = client.is_silent_for(Duration::from_millis(1));
+        if is_there {
+            client.send(request.bytes());
+            assert!(client.is_silent_for(2 * IDLE), "nobody answers");
+        }
+        program.signal("CONT");
+        if is_there {
+            assert_eq!(client.response("GET").status, 200);
+            break;
+        }
+    }
+    assert_eq!(program.leave().code(), Some(0));
+}

@@ -8,7 +8,7 @@ mod peers;
 
 use std::time::Duration;
 
-use kernel::Wire;
+use kernel::{Fault, Wire};
 use peers::{KIB, Server, healthz};
 use tidings::internals::{Config, Os};
 
@@ -392,6 +392,125 @@ fn a_connection_is_not_idle_while_its_request_waits_to_be_read() {
     server.turn_for(100);
     for wire in wires {
         assert_eq!(server.statuses(wire), ["200"]);
+    }
+}
+
+/// Ctrl-Z and `fg`: the wait is interrupted and tells nothing, and by the clock everybody's time is over. So
+/// it told of no more than 1024 before. Connections were ended with whole requests in the kernel.
+#[test]
+fn what_came_while_the_process_was_stopped_came_in_time() {
+    let publish = clients::post("a", "", "", b"in time");
+    for tells_few in [false, true] {
+        for cut in [0, 1, 20, publish.len() - 7, publish.len() - 1] {
+            let mut server = start();
+            let wires = [(); 10].map(|()| server.send(&healthz()));
+            server.turn_for(100);
+            for wire in wires {
+                assert_eq!(server.statuses(wire), ["200"]);
+                server.kernel().send(wire, &publish[..cut]);
+            }
+            server.turn_for(100);
+            for wire in wires {
+                server.kernel().send(wire, &publish[cut..]);
+            }
+            server.kernel().faults.odds[Fault::FewEvents as usize] = u32::from(tells_few);
+            server.kernel().stops.push_back(60_000);
+            server.turn(100);
+            server.turn_for(100);
+            for wire in wires {
+                assert_eq!(server.statuses(wire), ["200"], "{cut} bytes came before; tells few: {tells_few}");
+            }
+        }
+    }
+}
+
+/// Nor is a message late whose rest has come.
+#[test]
+fn a_message_that_came_while_the_process_was_stopped_came_in_time() {
+    let mut server = start();
+    let wire = server.send(&clients::upgrade("a", "", None));
+    server.turn_for(100);
+    let message = clients::client_frame(clients::TEXT, b"in time");
+    server.kernel().send(wire, &message[..9]);
+    server.turn_for(100);
+    server.kernel().send(wire, &message[9..]);
+    server.kernel().stops.push_back(60_000);
+    server.turn(100);
+    server.turn_for(100);
+    let said = server.receive(wire);
+    assert!(!server.kernel().is_released(wire) && said.contains("in time\""), "{said}");
+}
+
+/// A turn reads so much and no more. Whose rest waits for its turn is not late; but it has no more time than
+/// that takes.
+#[test]
+fn nobody_is_late_whose_rest_waits_to_be_read() {
+    let start = || {
+        Server::start(|config| {
+            config.body_timeout = Duration::from_secs(7);
+            config.publish_bytes_per_turn_max = 1;
+        })
+    };
+    let publish = clients::post("a", "", "", b"in time");
+    for cut in [1, 20, publish.len() - 1] {
+        let mut server = start();
+        let wires = [(); 3].map(|()| server.send(&publish[..cut]));
+        server.turn_for(100);
+        stands_still(&mut server, 60_000);
+        for (nth, &wire) in wires.iter().enumerate() {
+            // The last one's is not all.
+            server.kernel().send(wire, &publish[cut..][..if nth < 2 { publish.len() - cut } else { 0 }]);
+        }
+        let incomplete = wires[2];
+        server.turn(0);
+        assert!(server.stats().head < 2, "a turn reads one");
+        server.turn_for(200);
+        assert_eq!(wires.map(|wire| server.statuses(wire)), [["200"], ["200"], ["408"]], "{cut}");
+        assert!(server.kernel().ending(incomplete).is_some());
+    }
+
+    let message = clients::client_frame(clients::TEXT, b"in time");
+    let mut server = start();
+    let wires = [(); 3].map(|()| server.send(&clients::upgrade("a", "", None)));
+    server.turn_for(100);
+    for wire in wires {
+        server.kernel().send(wire, &message[..9]);
+    }
+    server.turn_for(100);
+    stands_still(&mut server, 60_000);
+    for (nth, &wire) in wires.iter().enumerate() {
+        server.kernel().send(wire, &message[9..][..if nth < 2 { message.len() - 9 } else { 1 }]);
+    }
+    server.turn_for(200);
+    let said = wires.map(|wire| server.receive(wire).contains("the message did not end in time"));
+    assert_eq!(said, [false, false, true]);
+    assert_eq!(server.stats().head, 2);
+}
+
+/// RFC 9112 2.2: an empty line before a request is ignored. Clients that end a body with one were told 408,
+/// ten seconds later, of a request that they had not begun.
+#[test]
+fn an_empty_line_begins_no_request() {
+    let publish = clients::post("a", "", "", b"x");
+    for behind in ["\r", "\r\n"] {
+        let mut server = start();
+        let wire = server.send(&[&publish, behind.as_bytes()].concat());
+        server.turn_for(100);
+        assert_eq!(server.statuses(wire), ["200"]);
+        assert_ends(&mut server, wire, 19_900, "");
+
+        // The first head has its time from accept.
+        let wire = server.send(behind.as_bytes());
+        assert_ends(&mut server, wire, 4000, "");
+
+        // What comes behind it is one, with its time from its first byte.
+        let wire = server.send(&[&publish, behind.as_bytes()].concat());
+        server.turn_for(6000);
+        server.kernel().send(wire, &[&b"\r\n"[behind.len()..], &publish].concat());
+        server.turn_for(100);
+        assert_eq!(server.statuses(wire), ["200", "200"]);
+        server.kernel().send(wire, b"\r\nP");
+        assert_ends(&mut server, wire, 4000, "request_timeout");
     }
 }
 

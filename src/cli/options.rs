@@ -298,8 +298,7 @@ pub(crate) static GROUPS: &[Group] = &[
             option(
                 "retry",
                 Kind::Time(|s| &mut s.config.retry, TICK..=TIME_MAX),
-                "What SSE clients are told to wait before they come back; one to three times this when the server \
-                 leaves.",
+                "What SSE clients are told to wait before they come back: each one to three times this.",
                 "5s",
             ),
             option(
@@ -430,7 +429,7 @@ const COUNT_MAX: usize = 1_000_000_000;
 /// What an allocation can be at most.
 const SIZE_MAX: usize = isize::MAX as usize;
 /// One message is held in one piece, and more than once.
-const MESSAGE_MAX: usize = 1 << 30;
+const MESSAGE_MAX: usize = Config::LARGEST_MESSAGE;
 /// One year; far from where sums of milliseconds overflow.
 const TIME_MAX: u64 = 8760 * 3_600_000;
 /// The clock of the connections ticks every 50 ms: what is due again and again needs one at least.
@@ -687,7 +686,8 @@ fn check_together(settings: &Settings) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// A variable cannot be repeated: a list's entries are joined by commas, which none can contain.
+/// A variable cannot be repeated: a list's entries are joined by commas. A path alone may have one in it;
+/// such a file is given by its option.
 fn split_list(spec: &Spec, text: String) -> Vec<String> {
     match spec.kind {
         Kind::List(..) | Kind::Secrets(_) => text.split(',').map(|entry| entry.trim().to_owned()).collect(),

@@ -9,7 +9,7 @@
 //! | `Held`      | keeps what is behind     | one answer              | the answer → `Request` or `Finishing` |
 //! | `Stream`    | and throws away          | SSE                     | an end |
 //! | `WebSocket` | frames                   | frames                  | the peer's close frame → `Finishing`; ours → `Closing` |
-//! | `Closing`   | frames, for a close one  | the last bytes          | the peer's close frame or end, or time → `Finishing` |
+//! | `Closing`   | frames, for a close one  | the last bytes          | the peer's close frame or end → `Finishing`; or time |
 //! | `Finishing` | and throws away          | the last bytes          | the last byte → `Lingering` |
 //! | `Lingering` | and throws away, bounded | nothing                 | the peer's end, or time |
 //! | `Dead`      | nothing                  | nothing                 | being reaped at the end of the turn |

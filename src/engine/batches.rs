@@ -10,7 +10,7 @@
 use super::Engine;
 use super::compression::Compression;
 use super::delivery::{Delivery, Output};
-use crate::config;
+use crate::config::{self, Config};
 use crate::connection::{Connection, Flags, MANY, NONE, State};
 use crate::form::{self, Form};
 use crate::gap::Gap;
@@ -23,6 +23,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// A scratch that grew beyond this is given back at the end of the turn.
 const SCRATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// One message in any form, its names and numbers included, has fewer bytes than a `u32` counts.
+const _: () = assert!(form::GROWTH_MAX * Config::LARGEST_MESSAGE + BATCH_BYTES < u32::MAX as usize);
 
 /// `Config::memory_bound` counts as many scratches.
 const _: () = assert!(Form::COUNT + 2 == config::SCRATCHES);
@@ -60,6 +63,7 @@ pub(super) struct Batch {
 
 #[derive(Copy, Clone)]
 pub(super) struct End {
+    /// Fits, as `Connection::sent` does: a batch is below `BATCH_BYTES`, or one message.
     pub(super) at: u32,
     pub(super) message: MessageKey,
     pub(super) seq: u64,

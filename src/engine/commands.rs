@@ -19,7 +19,7 @@ impl Engine {
     }
 
     fn publish_command(&mut self, channel: &str, publication: &Publication, callback: Option<PublishCallback>) {
-        // Room for this many bytes more may be read in this turn.
+        // As with a request's body: read here, kept by `append`, and both count.
         self.spend(publication.payload.len());
         let ticket = callback.map(|callback| self.askers.insert(Asker::Callback(callback)));
         if let Err(refusal) = self.append_publication(channel, publication, ticket.map(Ticket)) {
@@ -46,6 +46,16 @@ impl Engine {
             None => None,
         };
         self.append(Publish { ticket, channel, event, media_type, payload: &publication.payload, ..Publish::default() })
+    }
+
+    /// No commit follows, and what the log has not decided it never will.
+    pub fn dismiss_callbacks(&mut self) {
+        let tickets: Vec<u32> = self.askers.iter().map(|(ticket, _)| ticket).collect();
+        for ticket in tickets {
+            if let Some(Asker::Callback(callback)) = self.askers.remove(ticket) {
+                callback(Err(PublishError::Closed));
+            }
+        }
     }
 
     pub(super) fn published(&self, outcome: Outcome) -> Result<Published, PublishError> {

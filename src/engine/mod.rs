@@ -167,17 +167,8 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that begins a new life of the log.
-    pub fn new(
-        mut config: Config,
-        policies: [Policy; 2],
-        app: Option<Box<dyn App>>,
-        seed: [u64; 2],
-        now: Now,
-    ) -> Engine {
-        // A budget of nothing would be a loop that does nothing, for ever.
-        config.writes_per_turn_max = config.writes_per_turn_max.max(1);
-        config.accepts_per_turn_max = config.accepts_per_turn_max.max(1);
-        config.publish_bytes_per_turn_max = config.publish_bytes_per_turn_max.clamp(1, usize::MAX / 4);
+    pub fn new(config: Config, policies: [Policy; 2], app: Option<Box<dyn App>>, seed: [u64; 2], now: Now) -> Engine {
+        let mut config = config.bounded();
         let limits = Limits {
             history_messages: config.history_messages,
             history_bytes: config.history_bytes,
@@ -482,9 +473,10 @@ impl Engine {
     /// Keeps the sum of own bytes true.
     fn account(&mut self, index: u32) {
         if let Some(connection) = self.connections.get_mut(index) {
-            let now = connection.own_room();
-            let before = std::mem::replace(&mut connection.accounted, now as u32) as usize;
-            self.own_bytes = self.own_bytes + now - before;
+            // An app's answer may be of any length: what is over 4 GiB is not counted.
+            let now = u32::try_from(connection.own_room()).unwrap_or(u32::MAX);
+            let before = std::mem::replace(&mut connection.accounted, now);
+            self.own_bytes = self.own_bytes + now as usize - before as usize;
         }
     }
 
@@ -509,7 +501,8 @@ impl Engine {
         let hub = self.hub.stats();
         Stats {
             head: self.hub.head(),
-            connections: self.connections.len(),
+            // Not the slots: see `accepted`.
+            connections: self.counters.open() as usize,
             websockets: self.subscribers[Transport::WebSocket as usize],
             event_streams: self.subscribers[Transport::Sse as usize],
             polls: self.subscribers[Transport::Poll as usize],

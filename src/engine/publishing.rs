@@ -76,8 +76,9 @@ impl Engine {
             if matches!(settled.outcome, Outcome::Accepted { before, .. } if before <= self.woken_through) {
                 news.push(settled.channel);
             }
-            if let Some(asker) = settled.ticket.and_then(|ticket| self.askers.remove(ticket.0)) {
-                self.tell_asker(asker, settled);
+            match settled.ticket.and_then(|ticket| self.askers.remove(ticket.0)) {
+                Some(asker) => self.tell_asker(asker, settled),
+                None => self.count_unanswered(settled.outcome),
             }
         }
         // They keep their new messages until the trim, so they are still the same channels.
@@ -93,10 +94,20 @@ impl Engine {
                 self.answer_command(index, reference.as_deref(), &name, outcome);
             }
             Asker::Nobody => {}
-            Asker::Callback(callback) => callback(self.published(outcome)),
+            Asker::Callback(callback) => {
+                self.count_unanswered(outcome);
+                callback(self.published(outcome));
+            }
             Asker::Request(index, reply) => {
                 self.answer_publish(index, &reply, channel, outcome);
             }
+        }
+    }
+
+    /// An answer that refuses is counted where it is written; what the program itself published has none.
+    fn count_unanswered(&mut self, outcome: Outcome) {
+        if !matches!(outcome, Outcome::Accepted { .. } | Outcome::Repeated { .. }) {
+            self.count_refusal(outcome_refusal(outcome).code);
         }
     }
 

@@ -8,7 +8,7 @@ use super::answers::{Caching, Content, Reply, page_headers};
 use super::timeouts::ticks;
 use super::{Engine, Progress, UNANSWERED_MAX, transport};
 use crate::connection::reader::{self, Inbound, Reader};
-use crate::connection::{CloseReason, Flags, State};
+use crate::connection::{CloseReason, Connection, Flags, State};
 use crate::error::{Code, Refusal};
 use crate::pages;
 use crate::protocol::http::{self, BodyLength, RequestHead};
@@ -324,24 +324,33 @@ impl Engine {
             // What is left is not a whole request and never will be.
             return self.finish(index, CloseReason::PeerClosed);
         }
-        if connection.has_input() && !connection.flags.has(Flags::HEAD_BEGUN) && !connection.flags.has(Flags::PAUSED) {
+        // That of the first runs since accept.
+        let is_first = connection.flags.has(Flags::FIRST);
+        if !has_begun(connection) {
+            if !is_first {
+                self.set_deadline_between_requests(index);
+            }
+        } else if !connection.flags.has(Flags::HEAD_BEGUN) && !connection.flags.has(Flags::PAUSED) {
             connection.flags.set(Flags::HEAD_BEGUN);
-            // That of the first runs since accept.
-            if !connection.flags.has(Flags::FIRST) {
+            if !is_first {
                 self.set_deadline(index, self.config.head_timeout);
             }
-        } else if !connection.has_input() {
-            self.set_deadline_between_requests(index);
         }
     }
 
     /// A connection that was answered may stay, but not for ever.
     pub(super) fn set_deadline_between_requests(&mut self, index: u32) {
         let connection = &self.connections[index];
-        if connection.state == State::Request && !connection.flags.has(Flags::BLOCKED) && !connection.has_input() {
+        if connection.state == State::Request && !connection.flags.has(Flags::BLOCKED) && !has_begun(connection) {
             self.set_deadline(index, self.config.idle_timeout);
         }
     }
+}
+
+/// True if the first byte of its next request has come. RFC 9112 2.2 has servers ignore an empty line before
+/// a request, for some clients send one behind a body: it begins nothing.
+fn has_begun(connection: &Connection) -> bool {
+    connection.reader.as_ref().is_some_and(|reader| !b"\r\n".starts_with(&reader.input))
 }
 
 /// RFC 9110 13.1.2: `If-None-Match = "*" / #entity-tag`, and "a recipient MUST use the weak

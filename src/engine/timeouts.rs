@@ -3,21 +3,24 @@
 //! | state | at the deadline |
 //! | --- | --- |
 //! | any, blocked | the reader has stalled for the whole `stall_timeout`, or the connection was ending: close |
-//! | `Request` | no request, or half of one: 408 if it began, and the end; nothing while it waits for us |
+//! | `Request` | no request, or half of one: 408 if it began, and the end |
 //! | `Held` | answer with nothing but a fresh cursor |
 //! | `Stream` | heartbeat |
 //! | `WebSocket` | ping, or close a peer that was silent for two or never ends its message |
 //! | `Closing`, `Finishing`, `Lingering` | close: the three have one deadline in all, from the last byte written |
+//!
+//! Nobody is late, idle or silent whose bytes have come and wait to be looked at: the wait is ours.
 
 use std::time::Duration;
 
 use super::Engine;
 use super::answers::Reply;
-use crate::connection::{CloseReason, Flags, State};
+use crate::connection::{CloseReason, Connection, Flags, State};
 use crate::cursor::Cursor;
-use crate::deadlines::TICK_MS;
+use crate::deadlines::{TICK_MS, tick};
 use crate::error::{Code, Refusal};
 use crate::form::{self, Form};
+use crate::os::Now;
 use crate::protocol::websocket::{self, CloseCode, Opcode};
 
 /// Heartbeats beat on a raster of 250 ms, so that an idle server wakes at most four times a second.
@@ -50,6 +53,10 @@ impl Engine {
         match connection.state {
             // It asked just in time, in this very turn; the commit is still to come.
             State::Request if connection.unanswered() > 0 => self.set_deadline(index, self.config.idle_timeout),
+            // What it may lack has come, perhaps. It gets no more time than that takes to be seen.
+            State::Request if connection.flags.has(Flags::HEAD_BEGUN) && is_unread(connection) => {
+                self.set_deadline(index, Duration::ZERO);
+            }
             State::Request if connection.flags.has(Flags::HEAD_BEGUN) => {
                 let message = "the request did not end in time; send it at once, or more quickly";
                 let reply = Reply { keep_alive: false, ..Reply::default() };
@@ -57,7 +64,10 @@ impl Engine {
                 self.connections[index].reason = CloseReason::RequestTimeout;
                 self.queue_ready(index);
             }
-            State::Request if self.waits_for_us(index) => self.set_deadline(index, self.config.idle_timeout),
+            // Its answer is not out yet, or what it asks next was not looked at.
+            State::Request if connection.own.is_some() || is_unread(connection) => {
+                self.set_deadline(index, self.config.idle_timeout);
+            }
             State::Request => self.finish(index, CloseReason::Idle),
             State::Held => {
                 let gap = self.hub.loss(index);
@@ -79,14 +89,6 @@ impl Engine {
         }
     }
 
-    /// Its answer is not out yet, or what it asks next has come and not been looked at: who waits so is
-    /// not idle.
-    fn waits_for_us(&self, index: u32) -> bool {
-        let connection = &self.connections[index];
-        let has_asked = connection.has_input() || connection.flags.has(Flags::READABLE);
-        connection.own.is_some() || has_asked && !connection.flags.has(Flags::ENDED)
-    }
-
     fn beat(&mut self, index: u32) {
         let interval = ticks(self.config.heartbeat);
         let connection = &self.connections[index];
@@ -106,14 +108,17 @@ impl Engine {
         let interval = ticks(self.config.ping);
         let connection = &self.connections[index];
         // Who was not asked need not have answered: a process that stood still for so long, in a machine
-        // that slept or was moved, has not pinged either, and its peers are well. Nor is silent whose
-        // bytes are there and were not read.
-        let is_asked = connection.flags.has(Flags::PINGED) && !connection.flags.has(Flags::READABLE);
-        if is_asked && self.tick.wrapping_sub(connection.heard) >= 2 * interval {
+        // that slept or was moved, has not pinged either, and its peers are well.
+        let is_unread = is_unread(connection);
+        if connection.flags.has(Flags::PINGED) && !is_unread && self.tick.wrapping_sub(connection.heard) >= 2 * interval
+        {
             return self.kill(index, CloseReason::Silent);
         }
         let due = connection.reader.as_ref().and_then(|reader| reader.due);
         if due.is_some_and(|due| self.tick >= due) {
+            if is_unread {
+                return self.set_deadline(index, Duration::ZERO);
+            }
             let why = "the message did not end in time; send it at once, or more quickly";
             self.close_websocket(index, CloseCode::POLICY, why);
             self.connections[index].reason = CloseReason::RequestTimeout;
@@ -218,6 +223,11 @@ impl Engine {
         self.deadlines.set(index, tick.div_ceil(RASTER_TICKS) * RASTER_TICKS);
     }
 
+    /// True if somebody's deadline may be over at this time.
+    pub fn is_due(&self, now: Now) -> bool {
+        self.deadlines.next_tick().is_some_and(|due| due <= tick(now.monotonic_ms))
+    }
+
     /// How long the loop may wait, from the moment of the last `begin_turn`.
     pub fn next_timeout(&self) -> Option<Duration> {
         if self.has_work() {
@@ -229,6 +239,12 @@ impl Engine {
         let due = earlier(due, self.limits_log.next_ms())?;
         Some(Duration::from_millis(due.saturating_sub(self.now.monotonic_ms)))
     }
+}
+
+/// True if bytes of it have come that were not looked at.
+fn is_unread(connection: &Connection) -> bool {
+    let flags = connection.flags;
+    flags.has(Flags::PAUSED) || flags.has(Flags::READABLE) && !flags.has(Flags::ENDED)
 }
 
 /// The earlier of two moments, either of which may never come.

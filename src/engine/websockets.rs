@@ -10,6 +10,7 @@ use crate::app::{Inbound, Reaction};
 use crate::commands::Publication;
 use crate::connection::reader::Reader;
 use crate::connection::{Deferred, Flags, State};
+use crate::error::Code;
 use crate::hub::Publish;
 use crate::names;
 use crate::protocol::websocket::{CloseCode, Gathered, Limits, Opcode, Received, encode_frame};
@@ -121,6 +122,7 @@ impl Engine {
     /// What is to become of a message; `None` if it may not be, and the connection was told so.
     fn reaction_to(&mut self, index: u32, payload: &[u8], binary: bool) -> Option<Reaction> {
         if let Err(refusal) = self.judge_inbound(index) {
+            self.count_refusal(refusal.code);
             self.close_websocket(index, CloseCode::POLICY, &refusal.message);
             return None;
         }
@@ -153,6 +155,7 @@ impl Engine {
     /// Publishes a message to the one channel of its connection; there is no acknowledgement.
     fn publish_inbound(&mut self, index: u32, payload: &[u8], binary: bool) {
         if self.leaving.is_some() {
+            self.count_refusal(Code::Draining);
             return self.close_websocket(index, CloseCode::RESTART, "the server is leaving");
         }
         let reason = match self.hub.channel_count(index) {

@@ -5,6 +5,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::{PATIENCE, json};
 
@@ -170,6 +171,14 @@ impl Client {
     /// No more bytes will come from here.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("a connected socket");
+    }
+
+    /// True if the server neither says anything nor ends the connection for so long.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).expect("a timeout above zero");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        matches!(peeked, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
     /// Reads one whole answer to a request of this method.

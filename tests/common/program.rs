@@ -46,9 +46,27 @@ impl Program {
 
     /// Asks it to leave, by SIGTERM, and waits until it has; how it ended.
     pub fn leave(mut self) -> ExitStatus {
-        let sent = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill(1)").success());
+        self.signal("TERM");
         self.child.wait().expect("it is a child of ours")
+    }
+
+    /// Sends it a signal, by kill(1).
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill(1)").success());
+    }
+
+    /// Returns when its main thread sleeps (`S`), as it does only in its wait, or is stopped (`T`).
+    pub fn wait_for_state(&self, state: char) {
+        let begin = std::time::Instant::now();
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+            if stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(state)) {
+                return;
+            }
+            assert!(begin.elapsed() < super::PATIENCE, "waited in vain for {state}: {stat}");
+            std::thread::yield_now();
+        }
     }
 
     /// What the kernel says that the program has in memory.

@@ -42,7 +42,7 @@ faults! {
     SplitEvent,
     /// The events of one wait come in any order.
     Reordered,
-    /// A wait ends with nothing.
+    /// A wait ends with nothing, at once; never one of no time.
     InterruptedWait,
     /// The connection dies under a read or a write.
     Reset,
@@ -83,7 +83,8 @@ faults! {
     WakeSpurious,
     /// One wait tells only some of what is due, the next the rest.
     FewEvents,
-    /// The process stands still, as in a debugger or a machine that is moved: no clock of it does.
+    /// The process stands still, as in a debugger or a machine that is moved: no clock of it does. Its wait
+    /// goes on; or it is interrupted, as by Ctrl-Z and `fg`; or it had just told what there was.
     Pause,
     /// Another thread's command comes in the middle of a wait, or of another system call. (The test
     /// puts one into `in_calls`.)

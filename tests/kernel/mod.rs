@@ -52,6 +52,8 @@ pub struct Kernel {
     pub reading_us: u64,
     /// The address of who connects from now on.
     pub peer: IpAddr,
+    /// In the next waits the process is stopped for so long: before it is told anything.
+    pub stops: VecDeque<u64>,
     /// What the next accepts fail with, first to last: an errno of accept(2).
     pub accept_errors: VecDeque<i32>,
     /// Connections there are descriptors for. Beyond them: EMFILE.
@@ -64,6 +66,7 @@ pub struct Kernel {
     pub woken: Arc<AtomicBool>,
     /// If the server's work takes time, which passes before its next turn also if that does not wait.
     pub working: Option<Rng>,
+    has_worked: bool,
     descriptors_gone_until_ms: u64,
     /// Only so many descriptors there are until then.
     spent: (usize, u64),
@@ -72,6 +75,8 @@ pub struct Kernel {
     waits: u64,
     now_ms: u64,
     paused_ms: u64,
+    /// The clock as the server has read it last.
+    known_ms: u64,
     wall_leap_ms: i64,
     rng: Rng,
     randomness: Rng,
@@ -104,6 +109,8 @@ struct Connection {
     /// When the server let go of it, and how long it had waited for space by then.
     let_go_ms: Option<u64>,
     starved_ms: u64,
+    /// The server ended its side although bytes of the client were there to be read.
+    left_unread: bool,
     client_gone: bool,
     reset: bool,
     /// A fault, and not its peer or the server, has ended it.
@@ -147,12 +154,14 @@ impl Kernel {
             receive_buffer: 64 * 1024,
             reading_us: 0,
             peer: IpAddr::from([192, 0, 2, 1]),
+            stops: VecDeque::new(),
             accept_errors: VecDeque::new(),
             descriptors: usize::MAX,
             has_reserve: false,
             in_calls: VecDeque::new(),
             woken: Arc::default(),
             working: None,
+            has_worked: false,
             descriptors_gone_until_ms: 0,
             spent: (0, 0),
             network_down_until_ms: 0,
@@ -160,6 +169,7 @@ impl Kernel {
             waits: 0,
             now_ms: 1,
             paused_ms: 0,
+            known_ms: 1,
             wall_leap_ms: 0,
             rng: Rng::new(seed),
             randomness: Rng::new(seed ^ 0x7469_6469_6e67_7321),
@@ -193,6 +203,7 @@ impl Kernel {
             server_gone: !self.listening,
             let_go_ms: None,
             starved_ms: 0,
+            left_unread: false,
             client_gone: false,
             reset: !self.listening,
             struck: false,
@@ -390,6 +401,12 @@ impl Kernel {
         self.connections[wire.0].starved_ms
     }
 
+    /// True if the server ended its side although it could have read what the client had sent: by its clock
+    /// it was there, and no fault hid it.
+    pub fn left_unread(&self, wire: Wire) -> bool {
+        self.connections[wire.0].left_unread
+    }
+
     /// True if the server has let go of this connection.
     pub fn is_released(&self, wire: Wire) -> bool {
         self.connections[wire.0].server_gone
@@ -478,7 +495,7 @@ impl Kernel {
 
     /// Tells the edges that are due.
     fn collect(&mut self, events: &mut Vec<Event>) {
-        let now_ms = self.now_ms;
+        let (now_ms, before) = (self.now_ms, events.len());
         let is_due = |edge: Option<u64>| edge.is_some_and(|due| due <= now_ms);
         if is_due(self.listener_edge) {
             self.listener_edge = None;
@@ -492,7 +509,7 @@ impl Kernel {
         let events_max = if self.strikes(None, Fault::FewEvents) { 1 + self.rng.below(3) as usize } else { usize::MAX };
         let open: Vec<(u32, Wire)> = self.open.iter().map(|(&index, &wire)| (index, wire)).collect();
         for (index, wire) in open {
-            if events.len() >= events_max {
+            if events.len() - before >= events_max {
                 break;
             }
             let spurious = self.strikes(Some(wire), Fault::SpuriousEvent);
@@ -573,8 +590,28 @@ pub const PROCESS: Process = Process {
 impl Os for Kernel {
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         self.waits += 1;
-        if self.strikes(None, Fault::InterruptedWait) {
+        // epoll_wait(2), EINTR: "before either (1) any of the requested events occurred or (2) the timeout
+        // expired".
+        let waits = timeout != Some(Duration::ZERO);
+        if waits && self.strikes(None, Fault::InterruptedWait) {
             self.record(1, 0, u64::MAX, || "wait: interrupted".into());
+            return Ok(());
+        }
+        if let Some(stop_ms) = self.stops.pop_front() {
+            self.stands_still(stop_ms);
+            self.record(1, 0, u64::MAX, || format!("wait: interrupted, and stopped for {stop_ms} ms"));
+            return Ok(());
+        }
+        let pauses = waits && self.strikes(None, Fault::Pause);
+        let pause_ms = if pauses { 1 + self.rng.below(PAUSE_MS_MAX) } else { 0 };
+        if pauses && !self.rng.one_in(3) {
+            let before = events.len();
+            if self.rng.one_in(2) {
+                self.collect(events);
+            }
+            self.stands_still(pause_ms);
+            let told = events.len() - before;
+            self.record(1, 0, told as u64, || format!("wait: told {told}, and stopped for {pause_ms} ms"));
             return Ok(());
         }
         if self.strikes(None, Fault::WallLeap) {
@@ -589,15 +626,10 @@ impl Os for Kernel {
             timeout_ms = Some(0);
             events.push(Event::Wake);
         }
-        if timeout_ms != Some(0) && self.strikes(None, Fault::Pause) {
-            let pause_ms = 1 + self.rng.below(PAUSE_MS_MAX);
-            self.now_ms += pause_ms;
-            self.paused_ms += pause_ms;
-        }
-        if let (Some(working), Some(0)) = (&mut self.working, timeout_ms) {
+        self.stands_still(pause_ms);
+        if let (Some(working), Some(0), true) = (&mut self.working, timeout_ms, std::mem::take(&mut self.has_worked)) {
             let working_ms = working.pick(&[0, 0, 0, 1, 30, 300, 1000]);
-            self.now_ms += working_ms;
-            self.paused_ms += working_ms;
+            self.stands_still(working_ms);
         }
         let until = match (timeout_ms.map(|ms| self.now_ms + ms), self.next_edge_ms()) {
             (Some(end), Some(edge)) => end.min(edge),
@@ -620,6 +652,7 @@ impl Os for Kernel {
     }
 
     fn now(&mut self) -> Now {
+        self.known_ms = self.now_ms;
         Now {
             monotonic_ms: self.now_ms,
             wall_ms: (1_764_000_000_000 + self.now_ms).saturating_add_signed(self.wall_leap_ms),
@@ -628,6 +661,7 @@ impl Os for Kernel {
 
     /// No turn takes any virtual time; this is how long it seems to take.
     fn elapsed_us(&mut self) -> u64 {
+        self.has_worked = true;
         self.reading_us
     }
 
@@ -697,13 +731,14 @@ impl Os for Kernel {
 
     fn shutdown_write(&mut self, index: u32) {
         let wire = self.wire(index, "a shutdown");
-        self.connections[wire.0].down.ended = true;
+        self.ends_its_side(wire);
         self.record(5, wire.0 as u64, 0, || format!("shutdown {index}"));
     }
 
     fn close(&mut self, index: u32) {
         let wire = self.wire(index, "a close");
         self.may_happen();
+        self.ends_its_side(wire);
         self.open.remove(&index);
         self.closed.push(index);
         let connection = &mut self.connections[wire.0];
@@ -711,7 +746,6 @@ impl Os for Kernel {
         connection.server_gone = true;
         connection.let_go_ms = Some(self.now_ms);
         connection.starved_ms = connection.wants_space.map_or(0, |since_ms| self.now_ms - since_ms);
-        connection.down.ended = true;
         // RFC 1122 4.2.2.13: closing with unread input resets, and the last answer is lost.
         if !connection.up.bytes.is_empty() {
             connection.reset = true;
@@ -731,6 +765,21 @@ impl Os for Kernel {
 }
 
 impl Kernel {
+    /// Time passes, and the process does nothing.
+    fn stands_still(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.paused_ms += ms;
+    }
+
+    fn ends_its_side(&mut self, wire: Wire) {
+        let connection = &mut self.connections[wire.0];
+        if !connection.down.ended {
+            let is_hidden = connection.read_edge.is_some_and(|due| due > self.known_ms);
+            connection.left_unread = !connection.up.bytes.is_empty() && !is_hidden;
+            connection.down.ended = true;
+        }
+    }
+
     fn accept_first(&mut self, index: u32) -> io::Result<()> {
         assert!(!self.open.contains_key(&index), "socket {index} is accepted twice");
         // Linux looks for a descriptor before it looks who waits.

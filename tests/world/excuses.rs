@@ -232,6 +232,7 @@ impl Excuses {
             _ if asked.neglected_ms(kernel) >= self.close_ms && self.was_closed(kernel, asked) => {
                 Some("it did not read why in close-timeout")
             }
+            _ if kernel.left_unread(asked.wire) => None,
             _ if is_idle && kernel.now_ms() - asked.quiet_ms >= self.idle_ms => Some("it was idle"),
             _ => None,
         }
