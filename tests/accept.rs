@@ -47,6 +47,29 @@ fn connect(server: &mut Server, bytes: &[u8]) -> Wire {
     wire
 }
 
+/// The refused keep their sockets open for as long as they may; a place that is free is free.
+#[test]
+fn who_is_told_that_there_are_too_many_keeps_nobody_out() {
+    let mut server = Server::start(|config| config.connections_max = 2);
+    let poll = clients::get("a", "?wait=0", "");
+    let ask = |server: &mut Server| {
+        let wire = server.send(&poll);
+        server.turn_for(100);
+        (wire, server.statuses(wire))
+    };
+    let held = [(); 2].map(|()| ask(&mut server));
+    for _ in 0..3 {
+        assert_eq!(ask(&mut server).1, ["503"]);
+    }
+    for (wire, statuses) in held {
+        assert_eq!(statuses, ["200"]);
+        server.kernel().close_client(wire);
+        server.turn_for(100);
+        assert_eq!(ask(&mut server).1, ["200"]);
+        assert_eq!(ask(&mut server).1, ["503"], "no more than two");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_accept_that_fails_once_delays_nobody_for_long() {

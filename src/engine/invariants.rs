@@ -18,7 +18,7 @@ impl Engine {
         let mut queued = 0;
         let mut reading = 0;
         let mut fresh = [0; 2];
-        let mut open = 0;
+        let (mut open, mut over) = (0, 0);
         for (index, connection) in self.connections.iter() {
             own_bytes += connection.own_room();
             intake_bytes += connection.held_bytes();
@@ -37,6 +37,7 @@ impl Engine {
                 continue;
             }
             open += 1;
+            over += usize::from(connection.flags.has(Flags::OVER));
             if connection.state.is_subscribed() {
                 subscribers[transport(connection.state) as usize] += 1;
             }
@@ -62,6 +63,7 @@ impl Engine {
         }
         assert_eq!(own_bytes, self.own_bytes);
         assert_eq!(intake_bytes, self.intake_bytes);
+        assert_eq!(over, self.over, "who is told that there are too many");
         assert_eq!(subscribers, self.subscribers);
         assert_eq!(open, self.counters.open(), "who was accepted is open or was counted as closed");
         assert!(self.scrapes.is_empty(), "a scrape is answered in its turn");

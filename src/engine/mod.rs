@@ -153,6 +153,8 @@ pub struct Engine {
     turn_bytes: usize,
     intake_bytes: usize,
     own_bytes: usize,
+    /// Connections that are told that they are too many, of all or of their address.
+    over: usize,
     subscribers: [usize; 3],
     turns: u64,
     counters: Counters,
@@ -206,6 +208,7 @@ impl Engine {
             turn_bytes: 0,
             intake_bytes: 0,
             own_bytes: 0,
+            over: 0,
             subscribers: [0; 3],
             turns: 0,
             counters: Counters::default(),
@@ -277,13 +280,16 @@ impl Engine {
     pub fn accepted(&mut self, index: u32, on_loopback: bool, peer: Option<IpAddr>) {
         self.count_accepted(index);
         let standing = self.addresses.enter(index, peer);
-        // Not the slots: one may outlast its connection while a queue names it.
-        let over = self.counters.open() > self.config.connections_max as u64;
+        // Not the slots: one may outlast its connection while a queue names it. Nor those who are told that
+        // they are too many: who comes again at once would keep all others out, and be kept out by them.
+        let over = self.counters.open() - self.over as u64 > self.config.connections_max as u64;
+        let is_told = over || standing != Standing::Within;
+        self.over += usize::from(is_told);
         let flags = &mut self.connections[index].flags;
         flags.put(Flags::LOOPBACK, on_loopback);
         flags.set(Flags::KEEP_ALIVE);
         flags.set(Flags::FIRST);
-        flags.put(Flags::OVER, over || standing != Standing::Within);
+        flags.put(Flags::OVER, is_told);
         flags.put(Flags::OVER_ADDRESS, standing != Standing::Within);
         if over {
             self.note_limit(Limit::ConnectionsMax);
@@ -416,6 +422,7 @@ impl Engine {
         }
         self.deadlines.clear(index);
         self.account(index);
+        self.over -= usize::from(self.connections[index].flags.has(Flags::OVER));
         self.count_closed(index, reason);
         self.dead.push(index);
     }

@@ -36,6 +36,8 @@ pub struct Publisher {
     again: VecDeque<(String, String)>,
     lines: usize,
     sent: usize,
+    /// Nothing was heard on this line: its first request has the time since it was opened.
+    is_first: bool,
     /// It has ended its side, and waits for the answers to all it has asked.
     half_closed: bool,
     /// How it compresses, if it may.
@@ -65,6 +67,7 @@ impl Publisher {
             again: VecDeque::new(),
             lines: 0,
             sent: 0,
+            is_first: true,
             half_closed: false,
             ways,
         }
@@ -88,6 +91,7 @@ impl Publisher {
         let bytes_max = if world.calm { usize::MAX } else { world.rng.pick(&[1, 7, 300, usize::MAX, usize::MAX]) };
         line.send(world, bytes_max);
         let bytes = line.receive(world, usize::MAX);
+        self.is_first &= bytes.is_empty();
         let has_ended = world.kernel.ending(line.asked.wire).is_some();
         let cut = !world.calm && world.rng.one_in(60);
         if self.how == Publishing::Post {
@@ -176,6 +180,7 @@ impl Publisher {
         };
         self.line = Some(Line::open(world, out));
         self.lines += 1;
+        self.is_first = true;
         self.half_closed = false;
         self.responses = Responses::default();
         self.head = None;
@@ -242,7 +247,7 @@ impl Publisher {
             }
         };
         if let Some(line) = &mut self.line {
-            if line.out.is_empty() && self.waiting.is_empty() {
+            if line.out.is_empty() && self.waiting.is_empty() && !self.is_first {
                 line.asked.began_ms = world.kernel.now_ms();
             }
             line.out.extend_from_slice(&bytes);
