@@ -861,5 +861,6 @@ mod tests {
             let naive = bytes.iter().position(|&byte| !is_value_byte(byte)).unwrap_or(length);
             assert_eq!(text_length(&bytes), naive, "{}", bytes.escape_ascii());
         }
+        assert_eq!(text_length(&[1; 100]), 0, "not one block of them");
     }
 }

@@ -204,6 +204,18 @@ mod tests {
     }
 
     #[test]
+    fn each_line_stands_for_itself() {
+        let mut out = Vec::new();
+        fixed_lines(&mut out, "A: b\r\nC: d\r\n");
+        header_number(&mut out, "Age", 1200);
+        content_length(&mut out, 0);
+        let place = Cursor { epoch: crate::cursor::Epoch::new(7).unwrap(), seq: 42 };
+        header_cursor(&mut out, "Tidings-Cursor", place);
+        let lines = "A: b\r\nC: d\r\nAge: 1200\r\nContent-Length: 0\r\nTidings-Cursor: 7-42\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), lines);
+    }
+
+    #[test]
     fn an_unknown_status_keeps_its_space() {
         let mut out = Vec::new();
         start_response(&mut out, 299, &Date::from_unix_ms(0));

@@ -124,6 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_of_hosts() {
+        for (text, length) in [("", 0), ("a%2fb", 5), ("a%2", 1), ("a%2g", 1), ("a%g2", 1), ("%41%42", 6), ("a:b", 1)] {
+            assert_eq!(reg_name_length(text.as_bytes()), length, "{text}");
+        }
+    }
+
+    #[test]
     fn authorities() {
         for (text, host, port) in [
             ("localhost", "localhost", None),

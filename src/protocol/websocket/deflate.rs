@@ -127,7 +127,6 @@ mod codec {
                         // Bits that are left begin a block, which does not end.
                         return Ok(core.block_boundary_state().is_some_and(|state| state.num_bits == 0));
                     }
-                    TINFLStatus::BlockBoundary => {}
                     TINFLStatus::Done => {
                         if part.is_empty() {
                             return Ok(true);
@@ -137,6 +136,7 @@ mod codec {
                         // may refer back to what came before.
                         core.init();
                     }
+                    // Also a block that ends within the tail: what is left of that is no whole block.
                     _ => return Err(Error::NotDeflate),
                 }
             }
@@ -212,6 +212,21 @@ mod tests {
 
     fn inflate(payload: &[u8]) -> Result<Vec<u8>, Error> {
         inflate_within(payload, 1 << 20)
+    }
+
+    /// The zeros of the tail must not be taken for the end of a block that was cut. Here they fill a byte:
+    /// RFC 1951 3.2.6, a header of 3 bits, literals of 9, and 7 zeros for the end of the block.
+    #[test]
+    fn the_tail_ends_no_block_that_was_cut() {
+        let header = [0, 1, 0];
+        let literal = [1, 1, 0, 0, 1, 0, 0, 0, 0];
+        let bits: Vec<u8> = header.into_iter().chain(literal.repeat(6)).chain([0; 7]).collect();
+        let bytes: Vec<u8> =
+            bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |byte, bit| byte << 1 | bit)).collect();
+        assert_eq!((bits.len(), bytes.len()), (64, 8));
+        let whole = [&bytes[..], b"\0"].concat();
+        assert_eq!(inflate(&whole), Ok(vec![0x90; 6]));
+        assert_eq!(inflate(&bytes[..7]), Err(Error::NotDeflate), "its last byte is the tail's");
     }
 
     fn deflate(payload: &[u8]) -> Option<Vec<u8>> {
