@@ -41,11 +41,12 @@ impl Engine {
         }
         let now = self.tick;
         let mut moments = Deadlines::new(now);
-        let spread = u64::from(ticks(self.config.drain));
+        // Nobody in this very tick: who has just come may have asked, and was not read yet.
+        let spread = u64::from(ticks(self.config.drain)).max(2) - 1;
         let indexes: Vec<u32> = self.connections.iter().map(|(index, _)| index).collect();
         log::info!("leaving: connections that end within {:?}: {}", self.config.drain, indexes.len());
         for &index in &indexes {
-            moments.set(index, now + self.random.below(spread) as u32);
+            moments.set(index, now + 1 + self.random.below(spread) as u32);
         }
         self.leaving = Some(Leaving {
             moments,
