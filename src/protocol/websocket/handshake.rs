@@ -239,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_says_what_would_be_right_and_no_token() {
+        for (error, words) in [
+            (HandshakeError::NoUpgrade, "Connection: Upgrade"),
+            (HandshakeError::Version, "be 13"),
+            (HandshakeError::Method, "by GET"),
+            (HandshakeError::Body, "must not have a body"),
+            (HandshakeError::Key, "16 bytes in base64"),
+            (HandshakeError::Protocol, "list of tokens"),
+            (HandshakeError::Extensions, "list of extensions"),
+        ] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let shown = format!("{:?}", offer("Sec-WebSocket-Protocol: tidings.bearer.secret\r\n").unwrap());
+        assert!(shown.contains("***") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
     fn the_example_of_the_standard() {
         // RFC 6455 1.3
         let handshake = offer("").unwrap();
