@@ -9,9 +9,10 @@
 //!
 //! `reading` takes bytes in; `requests` acts on HTTP, `websockets` on frames, `channel_commands` on the
 //! commands in them, `closing` on their end; `publishing` and `subscribing` do what all may ask,
-//! `access` permitting; `answers` writes heads and bodies, `own_paths` those of the embedder; `delivery` sends messages, `batches` makes
-//! their bytes, `compression` makes them smaller; `timeouts` expires, `leaving` drains, `commands`
-//! serves other threads; `counting` counts what happens, `addresses` who comes from where.
+//! `access` permitting; `answers` writes heads and bodies, `own_paths` those of the embedder; `delivery`
+//! sends messages, `batches` makes their bytes, `compression` makes them smaller; `timeouts` expires,
+//! `leaving` drains, `commands` serves other threads; `counting` counts what happens, `addresses` who
+//! comes from where.
 
 mod access;
 mod addresses;
